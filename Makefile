@@ -1,0 +1,44 @@
+# Every target does the set-up that it needs. `make demo` and `make test` are all that a newcomer must know.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export ACDIS_HOME ?= $(CURDIR)/runs
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo stop test check bench clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## create .venv, with what tests and checks need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "installing into $(VENV) (about 2 GB, some minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: install  ## train and score ACDIS on phantoms through a Ray job: the 15-subset table in a few minutes
+	@$(BIN)/python -m acdis.cluster.head submit python experiments/main.py
+
+stop: install  ## end exactly what `make demo` started
+	@$(BIN)/python -m acdis.cluster.head stop
+
+test: install  ## all tests
+	@$(BIN)/python -m pytest
+
+check: install  ## formatting, lint, types, and who may import whom
+	@$(BIN)/ruff format --check platform experiments tests benchmarks docs
+	@$(BIN)/ruff check platform experiments tests benchmarks docs
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: install  ## the benchmarks; each prints ratios
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove the virtual environment and tools' caches; runs/ stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,5 @@
+"""`python -m acdis VERB …`."""
+
+from acdis.cli import main
+
+main()

@@ -1,0 +1,221 @@
+"""One typed tree: an `Experiment` says everything that a run needs.
+
+Frozen models, unknown keys refused. YAML files hold only what differs from the defaults. Where the paper
+is silent the default is RFNet's convention, and the field's description says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+class Config(BaseModel):
+    """Base of every part of the tree: frozen, no unknown keys, no NaN or inf."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Phantoms(Config):
+    """Cases that the platform draws itself, where there is no data."""
+
+    cases: PositiveInt = Field(12, description="number of phantoms")
+    seed: int = Field(0, ge=0, description="seed of the drawing")
+    shape: Triple = Field((80, 96, 80), description="voxels of each volume")
+    spacing: PositiveFloat = Field(2.0, description="mm per voxel, isotropic")
+
+
+class Split(Config):
+    """Which cases train, validate and test: three lists of names in files, or seeded counts."""
+
+    train: str | None = Field(None, description="text file, one case name a line")
+    validation: str | None = Field(None, description="text file; without it nothing is validated on")
+    test: str | None = Field(None, description="text file")
+    counts: tuple[int, int, int] | None = Field(
+        None, description="cases to train, validate, test on, drawn at random; instead of files"
+    )
+    seed: int = Field(0, ge=0, description="seed of the draw by counts")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Split:
+        files = [name for name in (self.train, self.validation, self.test) if name is not None]
+        if files and self.counts is not None:
+            raise ValueError("give either files (train, validation, test) or counts, not both")
+        if files and self.train is None:
+            raise ValueError("split files without a train file")
+        if self.counts is not None and (min(self.counts) < 0 or self.counts[0] < 1):
+            raise ValueError("counts must not be negative, and at least one case must train")
+        return self
+
+
+class Augmentation(Config):
+    """RFNet's training transforms, in order: rotation, intensity, flips."""
+
+    rotation: int = Field(
+        10, ge=0, le=180, description="degrees: whole numbers in [-rotation, rotation), one random plane"
+    )
+    rotation_fill: Literal["background", "minus_one"] = Field(
+        "background", description="what comes in at the corners; RFNet pads with -1 ('minus_one')"
+    )
+    intensity_scale: float = Field(0.1, ge=0, lt=1, description="times U(1 - s, 1 + s), per modality")
+    intensity_shift: float = Field(0.1, ge=0, description="plus U(-s, s), per modality")
+    intensity_per_slice: bool = Field(
+        False, description="RFNet draws the intensity change per slice: on to follow it"
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a flip, each axis")
+
+
+class Data(Config):
+    """From files on disk to crops."""
+
+    root: str | None = Field(None, description="folder of cases; or give phantoms")
+    phantoms: Phantoms | None = Field(None, description="draw phantoms instead of reading a folder")
+    split: Split = Field(default_factory=Split)
+    spacing: PositiveFloat | None = Field(
+        None,
+        description=(
+            "mm, isotropic, at which the model works; none: as in the files. Scores are always at the files'"
+        ),
+    )
+    min_size: PositiveInt = Field(
+        128, description="voxels: each side of the brain box is grown to at least this (RFNet: 128)"
+    )
+    background: Literal["zero", "normalised"] = Field(
+        "zero", description="outside the brain: 0, or normalised with the rest as RFNet does"
+    )
+    crop: Triple = Field((80, 80, 80), description="voxels of a training crop (paper: 80³)")
+    lesion_crops: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of crops centred on a lesion voxel; paper and RFNet: 0, uniform crops",
+    )
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Data:
+        if self.root is not None and self.phantoms is not None:
+            raise ValueError("give either root or phantoms, not both")
+        if max(self.crop) > self.min_size:
+            raise ValueError(
+                f"crop {self.crop} is larger than min_size "
+                f"{self.min_size}: a box could be smaller than a crop"
+            )
+        return self
+
+
+class MethodChoice(Config):
+    """Which method, with its own options; `methods.resolve` validates them and fills in the defaults."""
+
+    name: str = Field("acdis", description="a registered method")
+    options: dict[str, Any] = Field(default_factory=dict, description="what only this method knows")
+
+
+class Training(Config):
+    """The recipe. Everything here changes the weights."""
+
+    epochs: PositiveInt = Field(500, description="paper: 500")
+    batch_size: PositiveInt = Field(
+        2, description="volumes per optimiser step, over all workers and accumulation steps (paper: 2)"
+    )
+    iterations: PositiveInt | None = Field(
+        None,
+        description="optimiser steps per epoch; none: one pass over the cases (110 for 219 cases at batch 2)",
+    )
+    learning_rate: PositiveFloat = Field(1e-4, description="Adam's (paper: 1e-4)")
+    weight_decay: float = Field(1e-4, ge=0, description="Adam's L2 (paper: 1e-4)")
+    amsgrad: bool = Field(True, description="RFNet: on")
+    poly_power: float = Field(
+        0.9, ge=0, description="learning rate × (1 - epoch/epochs)^power, per epoch (RFNet: 0.9)"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto",
+        description="bf16 autocast where the hardware has it, else fp32; resolved before the run is named",
+    )
+    validate_every: PositiveInt = Field(
+        10, description="epochs between validations; the last epoch is always validated"
+    )
+    selection: Literal["last", "best"] = Field(
+        "last",
+        description=(
+            "weights that are kept: the last epoch's (RFNet), or those of the best validation mean Dice"
+        ),
+    )
+
+
+class Evaluation(Config):
+    """How a trained model is scored. Nothing here changes the weights, unless selection is 'best'."""
+
+    window: Triple = Field((80, 80, 80), description="voxels of a sliding window (RFNet: 80³)")
+    stride: Triple = Field(
+        (40, 40, 40), description="voxels between windows; the last one is flush with the edge (RFNet: 40)"
+    )
+    hd95: bool = Field(True, description="also the 95th percentile Hausdorff distance, mm")
+    et_minimum: float = Field(
+        500.0, ge=0, description="mm³: dice_et500 empties a predicted ET smaller than this (RFNet: 500)"
+    )
+
+    @model_validator(mode="after")
+    def _covers(self) -> Evaluation:
+        if any(stride > window for stride, window in zip(self.stride, self.window, strict=True)):
+            raise ValueError(
+                f"stride {self.stride} is larger than window {self.window}: voxels would be left out"
+            )
+        return self
+
+
+class Scaling(Config):
+    """Where and how wide it runs. Nothing here changes the numbers beyond rounding."""
+
+    workers: PositiveInt = Field(1, description="processes of data-parallel training")
+    accumulation: PositiveInt = Field(
+        1, description="pieces in which a worker takes its share of the batch, to save memory"
+    )
+    gpu: bool = Field(False, description="one GPU per worker")
+    cpus_per_worker: PositiveInt | None = Field(None, description="none: the node's CPUs shared out evenly")
+    loader_threads: PositiveInt = Field(1, description="threads that prepare crops ahead, per worker")
+    activation_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, more time"
+    )
+    max_failures: int = Field(
+        3, ge=0, description="how often Ray restarts a failed training from its last checkpoint"
+    )
+
+
+class Tracking(Config):
+    """Where MLflow keeps the run."""
+
+    uri: str | None = Field(None, description="MLflow server or store; none: SQLite in ACDIS_HOME")
+    experiment: str = Field(
+        "acdis", min_length=1, max_length=200, description="name of the MLflow experiment"
+    )
+
+
+class Experiment(Config):
+    """Everything that one training needs. `seed` feeds every random draw of the training."""
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: Data = Field(default_factory=Data)
+    method: MethodChoice = Field(default_factory=MethodChoice)
+    training: Training = Field(default_factory=Training)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    scaling: Scaling = Field(default_factory=Scaling)
+    tracking: Tracking = Field(default_factory=Tracking)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        shares = self.scaling.workers * self.scaling.accumulation
+        if self.training.batch_size % shares:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} cannot be shared evenly by "
+                f"{self.scaling.workers} workers × {self.scaling.accumulation} accumulation steps"
+            )
+        if max(self.evaluation.window) > self.data.min_size:
+            raise ValueError(
+                f"evaluation.window {self.evaluation.window} is larger "
+                f"than data.min_size {self.data.min_size}"
+            )
+        return self

@@ -1,0 +1,47 @@
+"""The words of the field: modalities, regions, the 15 subsets, and how metrics are named.
+
+Sources: order of the modalities as in RFNet; regions and subsets in the order of the paper's Table 1.
+"""
+
+MODALITIES = ("FLAIR", "T1ce", "T1", "T2")
+REGIONS = ("WT", "TC", "ET")
+
+#: Label values after preprocessing. BraTS writes enhancing tumour as 4 (2018-2021) or 3 (2023); here it is 3.
+CLASSES = ("background", "NCR/NET", "ED", "ET")
+REGION_LABELS: dict[str, tuple[int, ...]] = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+
+Subset = tuple[str, ...]
+
+SUBSETS: tuple[Subset, ...] = (
+    ("FLAIR",),
+    ("T1ce",),
+    ("T1",),
+    ("T2",),
+    ("FLAIR", "T1ce"),
+    ("FLAIR", "T1"),
+    ("FLAIR", "T2"),
+    ("T1ce", "T1"),
+    ("T1ce", "T2"),
+    ("T1", "T2"),
+    ("FLAIR", "T1ce", "T1"),
+    ("FLAIR", "T1ce", "T2"),
+    ("FLAIR", "T1", "T2"),
+    ("T1ce", "T1", "T2"),
+    ("FLAIR", "T1ce", "T1", "T2"),
+)
+
+
+def subset_mask(subset: Subset) -> tuple[bool, bool, bool, bool]:
+    """Which of `MODALITIES` a subset holds, in their order."""
+    flair, t1ce, t1, t2 = (modality in subset for modality in MODALITIES)
+    return flair, t1ce, t1, t2
+
+
+def subset_name(subset: Subset) -> str:
+    """`FLAIR_T1ce`: MLflow allows no `+` in a metric's name."""
+    return "_".join(subset)
+
+
+def metric_name(metric: str, region: str, subset: Subset | None = None) -> str:
+    """`dice/ET/FLAIR_T1ce`; without a subset the mean over all 15: `dice/ET/mean`."""
+    return f"{metric}/{region}/{subset_name(subset) if subset else 'mean'}"
