@@ -1,0 +1,1 @@
+"""Files on disk -> validated cases -> preprocessed cache -> crops."""

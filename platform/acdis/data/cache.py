@@ -1,0 +1,270 @@
+"""The cache of prepared cases: a folder each, named by what went in, written atomically, read by memory map.
+
+    <cache>/<case>-<first 12 hex of the fingerprint>/image.npy label.npy native_label.npy lesion.npy case.json
+    <cache>/.hashes/     one small file per source file: its SHA-256, found by path, size and times
+    <cache>/.tmp-*       what is being written; left over by a killed process, removed after a day
+
+The fingerprint covers the bytes of the case's files and the options that change the arrays, so a changed file
+or option leads to another folder. A folder appears by one rename: it is whole or it is not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acdis import config
+from acdis.data.cases import Case, copies, image_digest, read
+from acdis.data.preprocess import PREPROCESS_VERSION, Meta, preprocess
+from acdis.errors import UserError
+
+#: Lesion voxels kept to centre crops on: a random sample of this many is as good as all of them.
+MAX_LESION_VOXELS = 10_000
+
+_ARRAYS = ("image.npy", "label.npy", "native_label.npy", "lesion.npy")
+_STALE_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A prepared case on disk. `meta` says where its box lies in the file's volume."""
+
+    name: str
+    path: Path
+    fingerprint: str
+    meta: Meta
+
+    def images(self) -> np.ndarray:
+        """float32 [4, D, H, W] on the box, a read-only memory map: only what is indexed is read."""
+        return np.load(self.path / "image.npy", mmap_mode="r", allow_pickle=False)
+
+    def labels(self) -> np.ndarray:
+        """uint8 [D, H, W] on the box, a read-only memory map."""
+        return np.load(self.path / "label.npy", mmap_mode="r", allow_pickle=False)
+
+    def native_labels(self) -> np.ndarray:
+        """uint8 on the file's own grid, a read-only memory map: what predictions are scored against."""
+        return np.load(self.path / "native_label.npy", mmap_mode="r", allow_pickle=False)
+
+    def lesion_voxels(self) -> np.ndarray:
+        """int32 [N, 3], N ≤ 10,000: a seeded sample of lesion voxels, as indices in the box; may be empty."""
+        return np.load(self.path / "lesion.npy", allow_pickle=False)
+
+
+def prepare(
+    cases: Sequence[Case],
+    data: config.Data,
+    cache: Path,
+    processes: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Entry]:
+    """Make what is missing in the cache, `processes` cases at a time, and open all of it, by name.
+
+    Works in threads (see `cases.check`), about 1 GB each at 240×240×155. May be killed and started again, and
+    run by several processes at once. `progress` is called with (done, all) in the calling thread.
+
+    Raises:
+        UserError: every case that cannot be used, with file and reason, once all others are prepared.
+    """
+    _make_folders(cache)
+    entries: dict[str, Entry] = {}
+    digests: dict[str, str] = {}
+    errors: dict[str, str] = {}
+    pool = ThreadPoolExecutor(max(1, processes))
+    try:
+        pending = {pool.submit(_entry, case, data, cache): case.name for case in cases}
+        for done, future in enumerate(as_completed(pending), start=1):
+            name = pending[future]
+            try:
+                entries[name], digests[name] = future.result()
+            except UserError as error:
+                errors[name] = str(error)
+            if progress is not None:
+                progress(done, len(cases))
+    finally:  # on Ctrl-C too: what has not begun is dropped
+        pool.shutdown(wait=False, cancel_futures=True)
+    folders = {case.name: case.images[0].parent for case in cases}
+    for name, other in copies(digests).items():
+        errors[name] = f"{folders[name]}: duplicate case: the same images as {other}"
+    _refuse(errors, len(cases))
+    return {case.name: entries[case.name] for case in cases}
+
+
+def fingerprint(case: Case, data: config.Data, cache: Path) -> str:
+    """SHA-256 (hex) over the bytes of the case's files and the options that change the prepared arrays.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    tree = {
+        "version": PREPROCESS_VERSION,
+        "layout": case.layout,
+        "spacing": data.spacing,
+        "min_size": data.min_size,
+        "background": data.background,
+        "files": [_file_hash(path, cache) for path in case.files],
+    }
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def data_fingerprint(entries: Iterable[Entry]) -> str:
+    """SHA-256 (hex) over names and fingerprints, in whatever order the entries come."""
+    pairs = sorted((entry.name, entry.fingerprint) for entry in entries)
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def _refuse(errors: Mapping[str, str], count: int) -> None:
+    if errors:
+        lines = "".join(
+            f"\n  {message}" for message in dict.fromkeys(errors[name] for name in sorted(errors))
+        )
+        raise UserError(f"{len(errors)} of {count} cases cannot be used:{lines}")
+
+
+def _make_folders(cache: Path) -> None:
+    """Create the cache and remove what killed processes left in it more than a day ago."""
+    try:
+        (cache / ".hashes").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{cache}: cannot be created ({error.strerror}); choose another folder for the cache"
+        ) from None
+    for left in cache.glob(".tmp-*"):
+        with suppress(OSError):  # another process may be quicker
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _entry(case: Case, data: config.Data, cache: Path) -> tuple[Entry, str]:
+    """Open a prepared case, made now if it is not there whole, and the digest of its voxels."""
+    before = _stamps(case)
+    try:
+        mark = fingerprint(case, data, cache)
+    except OSError as error:
+        read(case)  # says all that is wrong with the case, not only with this file
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    folder = cache / f"{case.name}-{mark[:12]}"
+    found = _open(folder, case.name, mark)
+    if found is not None:
+        return found
+    temporary = cache / f".tmp-{uuid.uuid4().hex}"
+    try:
+        _write(temporary, case, data, mark)
+        if _stamps(case) != before:
+            raise UserError(f"{case.segmentation.parent}: {case.name} changed while it was read; run again")
+        _publish(temporary, folder, case.name, mark)
+    except OSError as error:
+        raise UserError(
+            f"{cache}: cannot be written ({error.strerror}); free space or choose another folder"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    made = _open(folder, case.name, mark)
+    if made is None:
+        raise UserError(f"{folder}: was damaged right after it was written; check the disk")
+    return made
+
+
+def _write(folder: Path, case: Case, data: config.Data, mark: str) -> None:
+    """Preprocess a case into a new folder."""
+    volume = read(case)
+    try:
+        prepared = preprocess(volume, data)
+    except UserError as error:
+        raise UserError(f"{case.segmentation.parent}: {error}") from None
+    folder.mkdir()
+    lesion = _lesion_sample(prepared.labels, seed=int(mark[:16], 16))
+    arrays = (prepared.images, prepared.labels, volume.labels, lesion)
+    for file, array in zip(_ARRAYS, arrays, strict=True):
+        np.save(folder / file, np.ascontiguousarray(array), allow_pickle=False)
+    record = {
+        "name": case.name,
+        "fingerprint": mark,
+        "voxels": image_digest(volume),
+        "sizes": {file: (folder / file).stat().st_size for file in _ARRAYS},
+        "meta": prepared.meta.as_dict(),
+    }
+    (folder / "case.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _publish(temporary: Path, folder: Path, name: str, mark: str) -> None:
+    """Rename into place. Another process's whole entry stands; a damaged one makes room."""
+    while True:
+        try:
+            os.rename(temporary, folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        if _open(folder, name, mark) is not None:
+            return
+        aside = temporary.with_name(f".tmp-{uuid.uuid4().hex}")
+        with suppress(FileNotFoundError):
+            os.rename(folder, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _open(folder: Path, name: str, mark: str) -> tuple[Entry, str] | None:
+    """The entry and its digest of voxels, or None if anything about the folder is not as it was written."""
+    try:
+        record: dict[str, Any] = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        if (record["name"], record["fingerprint"]) != (name, mark):
+            return None
+        if any((folder / file).stat().st_size != record["sizes"][file] for file in _ARRAYS):
+            return None
+        return Entry(name, folder, mark, Meta.from_dict(record["meta"])), record["voxels"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _lesion_sample(labels: np.ndarray, seed: int) -> np.ndarray:
+    """int32 [N, 3]: at most 10,000 of the voxels with a label, in order."""
+    voxels = np.flatnonzero(labels)
+    if len(voxels) > MAX_LESION_VOXELS:
+        voxels = np.sort(np.random.default_rng(seed).choice(voxels, MAX_LESION_VOXELS, replace=False))
+    return np.stack(np.unravel_index(voxels, labels.shape), axis=1).astype(np.int32)
+
+
+def _stamps(case: Case) -> list[tuple[int, ...] | None]:
+    return [_stamp(path) for path in case.files]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file does, without reading it. ctime too: copying tools may set mtime back."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _file_hash(path: Path, cache: Path) -> str:
+    """SHA-256 of a file's bytes, remembered as long as path, size and times stay."""
+    stamp = _stamp(path)
+    key = hashlib.sha256(repr((str(path.absolute()), stamp)).encode()).hexdigest()[:32]
+    note = cache / ".hashes" / key
+    with suppress(OSError, UnicodeDecodeError):
+        known = note.read_text(encoding="ascii")
+        if len(known) == 64:
+            return known
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if _stamp(path) == stamp:
+        temporary = note.with_name(f"{key}.{uuid.uuid4().hex}")
+        with suppress(OSError):  # only a shortcut
+            temporary.write_text(digest, encoding="ascii")
+            os.replace(temporary, note)
+    return digest

@@ -1,0 +1,158 @@
+"""From a data configuration to prepared cases, split into those that train, validate and test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from acdis import home
+from acdis.config import Data, Phantoms, Split
+from acdis.data import cache, phantom, splits
+from acdis.data.cache import Entry
+from acdis.data.cases import Case, Problem, find
+from acdis.errors import UserError
+
+#: Called with what is being done, how much is done, and of how much.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Cases by name, and what is wrong with others by the names of their files."""
+
+    cases: dict[str, Case]
+    problems: tuple[Problem, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all cases, sorted, those with problems too."""
+        return sorted({*self.cases, *(problem.case for problem in self.problems)})
+
+    def only(self, names: Collection[str]) -> Found:
+        """Those of these names."""
+        return Found(
+            {name: case for name, case in self.cases.items() if name in names},
+            tuple(problem for problem in self.problems if problem.case in names),
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Prepared cases of one experiment."""
+
+    train: tuple[Entry, ...]
+    validation: tuple[Entry, ...]
+    test: tuple[Entry, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the cases that can change the weights: train and validation, with which is which."""
+        parts = [cache.data_fingerprint(self.train), cache.data_fingerprint(self.validation)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def test_fingerprint(self) -> str:
+        """Of the cases that are scored."""
+        return cache.data_fingerprint(self.test)
+
+
+def open_inputs(data: Data, base: Path, processes: int, progress: Progress) -> Inputs:
+    """Find, check, split and prepare the cases that an experiment names.
+
+    With split files only the cases in them count; with counts every case that was found.
+
+    Raises:
+        UserError: no cases, bad cases (all of them named, by files and by content), or a split that does not
+            fit them.
+    """
+    found = find_cases(data, base, progress)
+    lists = splits.resolve(_expanded(data.split), found.names, None)
+    wanted = (*lists.train, *lists.validation, *lists.test)
+    counted = found if data.split.counts is not None else found.only(wanted)
+    entries = prepare_cases(counted, wanted, data, base, processes, progress)
+    return Inputs(
+        tuple(entries[name] for name in lists.train),
+        tuple(entries[name] for name in lists.validation),
+        tuple(entries[name] for name in lists.test),
+    )
+
+
+def prepare_cases(
+    found: Found, names: Sequence[str], data: Data, base: Path, processes: int, progress: Progress
+) -> dict[str, Entry]:
+    """Preprocess the named cases, by name.
+
+    Raises:
+        UserError: every problem of `found`, and every problem in the content of the named cases.
+    """
+    problems = [str(problem) for problem in found.problems]
+    whole = [found.cases[name] for name in names if name in found.cases]
+    entries: dict[str, Entry] = {}
+    try:
+        entries = cache.prepare(
+            whole, data, home.cache(base), processes, lambda done, of: progress("preparing cases", done, of)
+        )
+    except UserError as error:
+        if not problems:
+            raise
+        problems.append(str(error))
+    if problems:
+        bad = len({problem.case for problem in found.problems})
+        raise UserError(
+            (f"{bad} of {len(found.names)} cases lack files or are there twice:\n  ") + "\n  ".join(problems)
+        )
+    return entries
+
+
+def _expanded(split: Split) -> Split:
+    """Split files with `~` and `$VARIABLE` resolved."""
+    files = {key: getattr(split, key) for key in ("train", "validation", "test")}
+    found = {
+        key: str(home.expand(path, f"data.split.{key}")) for key, path in files.items() if path is not None
+    }
+    return split.model_copy(update=found)
+
+
+def find_cases(data: Data, base: Path, progress: Progress) -> Found:
+    """The cases below `data.root`, or phantoms, drawn if they are not there yet.
+
+    Raises:
+        UserError: neither root nor phantoms are given, or the folder holds nothing like a case.
+    """
+    if data.phantoms is not None:
+        folders = _drawn(data.phantoms, base, progress)
+        return _found(folders[0].parent).only({folder.name for folder in folders})
+    return _found(_root(data))
+
+
+def _found(root: Path) -> Found:
+    finding = find(root)
+    return Found({case.name: case for case in finding.cases}, tuple(finding.problems))
+
+
+def _drawn(drawn: Phantoms, base: Path, progress: Progress) -> list[Path]:
+    """The folders of the phantoms asked for; those of other counts stand beside them."""
+    name = "x".join(map(str, drawn.shape)) + f"-{drawn.spacing:g}mm-seed{drawn.seed}"
+    return phantom.write(
+        base / "phantoms" / name,
+        drawn.cases,
+        drawn.seed,
+        drawn.shape,
+        drawn.spacing,
+        lambda done, of: progress("drawing phantoms", done, of),
+    )
+
+
+def _root(data: Data) -> Path:
+    if data.root is None:
+        raise UserError("data.root: not set; give the folder of cases as data.root=/path, or data.phantoms")
+    root = home.expand(data.root, "data.root")
+    if home.UPLOAD in root.parts and not root.is_dir():
+        raise UserError(
+            f"data.root: {root} is in Ray's copy of the checkout, where no data is; give an absolute path as "
+            "data.root=/path"
+        )
+    return root

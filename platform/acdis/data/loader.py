@@ -1,0 +1,231 @@
+"""Crops for one epoch of training: which case when, cut, augmented and prepared ahead by threads.
+
+Each sample's random state is keyed by (seed, epoch, case name, occurrence), so it does not depend on the
+number of threads, on the rank that draws it, or on what was drawn before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from acdis import config
+from acdis.data.augment import Start, augment, random_crop_start
+from acdis.errors import UserError
+
+#: Draws which modalities the next n samples have: bool [n, 4].
+SubsetSampler = Callable[[torch.Generator, int], Tensor]
+
+#: Batches that are prepared while the training computes on one.
+LOOK_AHEAD = 2
+
+
+class Volumes(Protocol):
+    """What the loader asks of a cached case (`acdis.data.cache.Entry`); arrays may be memory-mapped."""
+
+    @property
+    def name(self) -> str: ...
+
+    def images(self) -> npt.NDArray[np.float32]:
+        """float32 [4, D, H, W]."""
+
+    def labels(self) -> npt.NDArray[np.uint8]:
+        """uint8 [D, H, W], 0..3."""
+
+    def lesion_voxels(self) -> npt.NDArray[Any]:
+        """Integer [N, 3], possibly without rows."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One crop as a method is trained on it."""
+
+    images: Tensor  # float32 [4, D, H, W], all four modalities: the method hides what is not available
+    labels: Tensor  # uint8 [D, H, W], 0..3
+    name: str  # of the case
+    origin: Start  # the crop's first voxel in the cached volume, before augmentation
+    available: Tensor  # bool [4], in the order of MODALITIES
+
+
+class Collated(TypedDict):
+    """A batch of samples, stacked."""
+
+    images: Tensor  # float32 [B, 4, D, H, W]
+    labels: Tensor  # int64 [B, D, H, W]
+    available: Tensor  # bool [B, 4]
+    origin: Tensor  # int64 [B, 3], voxels
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A sample before its modalities are drawn."""
+
+    images: Tensor
+    labels: Tensor
+    origin: Start
+
+
+def collate(samples: Sequence[Sample]) -> Collated:
+    """Stack samples into a batch."""
+    return Collated(
+        images=torch.stack([sample.images for sample in samples]),
+        labels=torch.stack([sample.labels for sample in samples]).long(),
+        available=torch.stack([sample.available for sample in samples]),
+        origin=torch.tensor([sample.origin for sample in samples], dtype=torch.int64),
+        names=[sample.name for sample in samples],
+    )
+
+
+def iterations_per_epoch(n_cases: int, batch_size: int, iterations: int | None = None) -> int:
+    """Optimiser steps of an epoch: `iterations`, or one pass over the cases, the last batch filled up.
+
+    110 for 219 cases at batch 2, as in the paper.
+    """
+    return -(-n_cases // batch_size) if iterations is None else iterations
+
+
+def epoch_batches(
+    entries: Sequence[Volumes],
+    data: config.Data,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    sample_subsets: SubsetSampler,
+    iterations: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+    threads: int = 1,
+) -> Iterator[list[Sample]]:
+    """This rank's share of every batch of an epoch, in order; `collate` stacks a share (or a piece of one).
+
+    The batches run through seeded permutations of the cases, one after the other: every case once before any
+    comes again. Sample i of a global batch belongs to rank i // (batch_size / world). At most `LOOK_AHEAD`
+    batches are cut ahead. Subsets are drawn in the caller's thread, when their batch is handed out.
+
+    Args:
+        entries: the training cases; their order does not matter.
+        batch_size: samples per step over all ranks.
+        iterations: steps of the epoch; none: one pass, filled up to whole batches from the next permutation.
+        sample_subsets: called per sample with that sample's own generator and 1.
+        threads: that prepare crops.
+
+    Raises:
+        ValueError: no cases, two of one name, or a batch that the ranks cannot share evenly.
+        UserError, RuntimeError: a crop could not be made; the message begins with the case's name.
+    """
+    cases = {entry.name: entry for entry in entries}
+    if not cases or len(cases) != len(entries):
+        raise ValueError(f"{len(entries)} entries with {len(cases)} different names")
+    if batch_size % world or not 0 <= rank < world:
+        raise ValueError(f"a batch of {batch_size} has no even share for rank {rank} of {world}")
+    steps = iterations_per_epoch(len(cases), batch_size, iterations)
+    share = batch_size // world
+    order = epoch_order(list(cases), seed, epoch, steps * batch_size)
+    mine = [item for i, item in enumerate(order) if i % batch_size // share == rank]
+    requests = [_Request(cases[name], data, seed, epoch, occurrence) for name, occurrence in mine]
+    return _prepared_ahead(requests, share, threads, sample_subsets)
+
+
+def epoch_order(names: Sequence[str], seed: int, epoch: int, length: int) -> list[tuple[str, int]]:
+    """(case, occurrence) of the epoch's samples: permutation after permutation, keyed by (seed, epoch).
+
+    The occurrence counts how often the case came before in this epoch.
+    """
+    generator = np.random.default_rng(_key("order", seed, epoch))
+    ordered = sorted(names)
+    order: list[tuple[str, int]] = []
+    seen: Counter[str] = Counter()
+    while len(order) < length:
+        for index in generator.permutation(len(ordered))[: length - len(order)]:
+            name = ordered[index]
+            order.append((name, seen[name]))
+            seen[name] += 1
+    return order
+
+
+def cut(
+    entry: Volumes, data: config.Data, generator: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], Start]:
+    """A random crop, not augmented, copied out of the cached case.
+
+    Returns:
+        images float32 [4, *data.crop], labels uint8 [*data.crop], the crop's first voxel.
+    """
+    images, labels = entry.images(), entry.labels()
+    lesion = entry.lesion_voxels() if data.lesion_crops else None
+    start = random_crop_start(labels.shape, data.crop, generator, lesion, data.lesion_crops)
+    place = tuple(slice(first, first + side) for first, side in zip(start, data.crop, strict=True))
+    return np.array(images[(slice(None), *place)]), np.array(labels[place]), start
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One sample that is to be made."""
+
+    entry: Volumes
+    data: config.Data
+    seed: int
+    epoch: int
+    occurrence: int
+
+    def key(self, purpose: str) -> int:
+        return _key(purpose, self.seed, self.epoch, self.entry.name, self.occurrence)
+
+    def crop(self) -> _Crop:
+        """Cut and augment; runs in a thread of the pool."""
+        generator = np.random.default_rng(self.key("crop"))
+        try:
+            images, labels, origin = cut(self.entry, self.data, generator)
+            images, labels = augment(images, labels, self.data.augmentation, generator)
+        except UserError as error:
+            raise UserError(f"{self.entry.name}: {error}") from error
+        except Exception as error:
+            raise RuntimeError(f"{self.entry.name}: no crop could be made: {error}") from error
+        return _Crop(torch.from_numpy(images), torch.from_numpy(labels), origin)
+
+    def sample(self, crop: _Crop, sample_subsets: SubsetSampler) -> Sample:
+        """Add the modalities that this sample has; the training calls this in its own thread."""
+        generator = torch.Generator().manual_seed(self.key("subset") % 2**63)
+        available = sample_subsets(generator, 1)[0]
+        return Sample(crop.images, crop.labels, self.entry.name, crop.origin, available)
+
+
+def _prepared_ahead(
+    requests: Sequence[_Request], share: int, threads: int, sample_subsets: SubsetSampler
+) -> Iterator[list[Sample]]:
+    """Lists of `share` samples, in order; closing the iterator ends the threads."""
+    waiting: deque[tuple[_Request, Future[_Crop]]] = deque()
+    todo = iter(requests)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="crops")
+
+    def top_up(batches: int) -> None:
+        for request in islice(todo, batches * share - len(waiting)):
+            waiting.append((request, pool.submit(request.crop)))
+
+    try:
+        top_up(LOOK_AHEAD)
+        while waiting:
+            ready = [(request, future.result()) for request, future in islice(waiting, share)]
+            for _ in ready:
+                waiting.popleft()
+            top_up(LOOK_AHEAD)
+            yield [request.sample(crop, sample_subsets) for request, crop in ready]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _key(*parts: str | int) -> int:
+    """A number of 256 bits for these parts, the same in every process (unlike `hash`)."""
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, parts)).encode()).digest(), "big")
