@@ -1,0 +1,96 @@
+"""Segmentation losses: weighted cross-entropy and Dice on probabilities (Eq. 11; RFNet convention).
+
+Why not MONAI's `DiceLoss` and `DiceCELoss`:
+
+- Dice sums run over the whole batch (RFNet). When a batch is spread over ranks or accumulation steps the sums
+  have to meet before the division; MONAI's forward has no place between the two. (With one share it agrees:
+  `DiceLoss(batch=True, smooth_nr=0, smooth_dr=1e-7)`, and a test compares them.)
+- RFNet weights a class by 1 - its share of the crop, anew for each sample; MONAI's weights are fixed.
+- RFNet clamps probabilities to [0.005, 1] before the logarithm; `DiceCELoss` works on logits without a clamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from acdis.losses import Reduction, full_precision, reduce_samples, same_shape
+from acdis.vocabulary import CLASSES
+
+_SMALLEST_PROBABILITY = 0.005
+_DICE_EPSILON = 1e-7
+
+
+def one_hot(labels: Tensor) -> Tensor:
+    """Labels 0..3 of any integer type, [B, D, H, W] -> float32 [B, 4, D, H, W].
+
+    Raises:
+        RuntimeError: a label outside 0..3 (on the CPU; a CUDA device asserts).
+    """
+    batch, *space = labels.shape
+    target = torch.zeros(batch, len(CLASSES), *space, device=labels.device)
+    return target.scatter_(1, labels.long().unsqueeze(1), 1.0)
+
+
+def weighted_cross_entropy(probabilities: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Cross-entropy with class weights of each sample's own: 1 - share of the class in the crop.
+
+    The logarithm is taken of probabilities clamped to [0.005, 1]; below 0.005 no gradient flows. Sum over
+    classes, mean over voxels and batch (RFNet convention).
+
+    Args:
+        probabilities: softmax, [B, 4, D, H, W].
+        target: one-hot, same shape.
+        reduction: "mean" (scalar) or "sample" ([B]).
+    """
+    same_shape(probabilities, target)
+    probabilities, target = full_precision(probabilities, target)
+    space = (2, 3, 4)
+    weights = 1 - target.mean(space)
+    logarithms = probabilities.clamp(_SMALLEST_PROBABILITY, 1).log()
+    likelihood = (target * logarithms).mean(space)
+    return reduce_samples(-(weights * likelihood).sum(1), reduction)
+
+
+def _unpooled(sums: Tensor) -> Tensor:
+    return sums
+
+
+def dice_loss(probabilities: Tensor, target: Tensor, pool: Callable[[Tensor], Tensor] = _unpooled) -> Tensor:
+    """1 - mean over the 4 classes of 2 I / (P + T + 1e-7), the sums over batch and space (RFNet convention).
+
+    There is no value per sample: the sums of a batch are divided once. When this process holds one share of
+    the batch, `pool` turns its sums, one tensor [3, 4] (intersection I, prediction P, truth T; a column per
+    class), into the whole batch's. It must return what `straight_through` returns: then every share has the
+    whole batch's loss as its value, and the mean of the shares' gradients (what DDP and accumulation take) is
+    the whole batch's gradient.
+
+    Args:
+        probabilities: softmax, [B, 4, D, H, W].
+        target: one-hot, same shape.
+        pool: from this share's sums to the whole batch's; called exactly once.
+    """
+    same_shape(probabilities, target)
+    probabilities, target = full_precision(probabilities, target)
+    space = (0, 2, 3, 4)
+    sums = torch.stack([(probabilities * target).sum(space), probabilities.sum(space), target.sum(space)])
+    intersection, prediction, truth = pool(sums)
+    return 1 - (2 * intersection / (prediction + truth + _DICE_EPSILON)).mean()
+
+
+def straight_through(local: Tensor, total: Tensor, shares: int) -> Tensor:
+    """`shares * local + (total - shares * local).detach()`: `total`'s value, `shares * local`'s gradient.
+
+    With S the sum of the shares' S_k, the whole batch's gradient is L'(S) (dS_1 + ... + dS_n). A share's own
+    gradient through this function is L'(S) n dS_k, and the mean of those over the n shares is the same.
+
+    Args:
+        local: this share's sums, any shape.
+        total: the sums of all shares, this one included; no gradient flows into it.
+        shares: number of shares, n.
+    """
+    scaled = shares * local
+    # The difference is 0 to the bit, so that the value is `total` without rounding, the same on every share.
+    return (scaled - scaled.detach()) + total.detach()

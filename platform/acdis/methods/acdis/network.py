@@ -1,0 +1,281 @@
+"""The network of ACDIS and one training step's terms (paper, Section 3 and Figure 2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from acdis.losses import segmentation
+from acdis.methods.acdis import VERSION, objective
+from acdis.methods.acdis.objective import Synthesised
+from acdis.methods.acdis.options import Options as ACDISOptions
+from acdis.methods.base import MAIN, Batch, Method, Terms
+from acdis.networks.afeb import AFEB, ConvAFEB
+from acdis.networks.discriminator import PatchDiscriminator
+from acdis.networks.mfsb import MFSB, ConvMFSB
+from acdis.networks.unet import Decoder, Encoder, FusionDecoder, initialise
+from acdis.vocabulary import CLASSES, MODALITIES
+
+log = logging.getLogger(__name__)
+
+Features = tuple[Tensor, ...]
+
+DISCRIMINATOR = "discriminator"
+
+
+class ACDIS(Method):
+    """Anatomical Consistency Distillation and Inconsistency Synthesis.
+
+    `encode` gives f_m after AFEB, one tensor `[B, 4, C, D, H, W]` per level, fine to coarse. The buffer
+    `synthesising` says whether MFSB takes part: each training step sets it, and it is saved with the weights.
+    """
+
+    Options = ACDISOptions
+    version = VERSION
+    training_only = ("auxiliary_encoder", "auxiliary_decoder", "auxiliary_adapters", "discriminator")
+    synthesising: Tensor
+
+    def __init__(self, options: ACDISOptions) -> None:
+        super().__init__()
+        self.options = options
+        widths, padding, count = options.widths, options.padding, len(MODALITIES)
+        self.encoders = nn.ModuleList(Encoder(1, widths, padding) for _ in MODALITIES)
+        self.enhancers = nn.ModuleList(
+            nn.ModuleList(_enhancer(options, level) for level in range(options.levels)) for _ in MODALITIES
+        )
+        self.synthesisers = nn.ModuleList(
+            nn.ModuleList(_synthesiser(options, width) for width in widths) for _ in MODALITIES
+        )
+        self.fusion_decoder = FusionDecoder(widths, len(CLASSES), padding, count)
+        self.auxiliary_encoder = Encoder(count, widths, padding)
+        self.auxiliary_decoder = Decoder(widths, len(CLASSES), padding)
+        self.auxiliary_adapters = nn.ModuleList(
+            nn.Conv3d(width, count * width, 1) for width in widths if options.aux_fusion == "adapter"
+        )
+        self.discriminator = PatchDiscriminator(widths[-1]) if "adver" in options.synthesis else None
+        self.register_buffer("synthesising", torch.tensor(False))
+        self.apply(initialise)
+        _log_stand_ins(self.stand_in_report())
+
+    def encode(self, images: Tensor, origin: Tensor | None = None) -> Features:
+        """`[B, 4, D, H, W]` to f_m of every modality, available or not: no modality sees another here."""
+        return self._enhance(self._extract(images))
+
+    def decode(self, features: Features, available: Tensor) -> Tensor:
+        """Logits [B, 4, D, H, W]; what `available` (bool [B, 4]) lacks is synthesised, or zero."""
+        known = _known(features, available)
+        made = self._synthesise(known, _rows(~available)) if bool(self.synthesising) else []
+        return self._fuse(_complete(known, made, available))
+
+    def forward(self, batch: Batch, epoch: int) -> Terms:
+        """Eq. 12 term by term, see `Method.forward`. Terms of blocks that wait for their epoch are absent."""
+        waiting = epoch < self.options.synthesis_start
+        self.synthesising.fill_(not waiting)
+        before = self._extract(batch.images)
+        features = self._enhance(before)
+        auxiliary = self.auxiliary_encoder(batch.images)
+        known = _known(features, batch.available)
+        made = [] if waiting else self._synthesise(known, self._judged(batch.available))
+
+        held = waiting and self.options.hold_fused_map
+        fused = None if held else self._fuse(_complete(known, made, batch.available))
+        terms = self._segmentation(batch, fused, auxiliary, before)
+        agreement, self.diagnostics = objective.consistency_terms(features, auxiliary, self.options)
+        terms |= _prefixed("consistency", agreement)
+        if not made:
+            return {MAIN: terms}
+        judged = objective.pairs(made, features)
+        dtype = torch.promote_types(batch.images.dtype, torch.float32)
+        nothing = torch.zeros(len(batch.images), dtype=dtype, device=batch.images.device)
+        return self._with_synthesis(terms, judged, nothing)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The discriminator has an optimiser of its own, where there is one."""
+        groups: dict[str, list[nn.Parameter]] = {MAIN: []}
+        for name, parameter in self.named_parameters():
+            optimiser = DISCRIMINATOR if name.startswith("discriminator.") else MAIN
+            groups.setdefault(optimiser, []).append(parameter)
+        return groups
+
+    def optimiser_settings(self) -> dict[str, dict[str, float]]:
+        if self.discriminator is None:
+            return {}
+        return {DISCRIMINATOR: {"lr": self.options.discriminator_learning_rate}}
+
+    def parameter_report(self) -> dict[str, int]:
+        """Parameters per child, of the whole ("total") and of what inference needs ("inference")."""
+        report = {name: _count(child) for name, child in self.named_children()}
+        kept = [count for name, count in report.items() if name not in self.training_only]
+        return report | {"total": sum(report.values()), "inference": sum(kept)}
+
+    def stand_in_report(self) -> dict[str, dict[str, int]]:
+        """{"afeb level 1": {"block": …, "stand_in": …}, …}: parameters of a block and of what replaces it."""
+        return stand_in_report(self.options)
+
+    def _extract(self, images: Tensor) -> list[list[Tensor]]:
+        """A pyramid per modality, before AFEB."""
+        return [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)]
+
+    def _enhance(self, before: Sequence[Sequence[Tensor]]) -> Features:
+        """AFEB on every modality and level, and the modalities side by side: `[B, 4, C, D, H, W]` per level.
+
+        Joined along the channels and then unfolded, so that the memory layout stays what the blocks gave.
+        """
+        after = [
+            [block(f) for block, f in zip(cast(nn.ModuleList, blocks), pyramid, strict=True)]
+            for blocks, pyramid in zip(self.enhancers, before, strict=True)
+        ]
+        return tuple(
+            torch.cat(level, dim=1).unflatten(1, (len(level), -1)) for level in zip(*after, strict=True)
+        )
+
+    def _judged(self, available: Tensor) -> list[Tensor]:
+        """Per modality the samples that MFSB runs on in training."""
+        everywhere = self.options.synthesis_over == "all" and bool(self.options.synthesis)
+        return _rows(torch.ones_like(available) if everywhere else ~available)
+
+    def _synthesise(self, known: Features, rows: Sequence[Tensor]) -> list[list[Synthesised]]:
+        """Eq. 5-9 per level, for each modality that some sample is to be given."""
+        made = []
+        for level, features in enumerate(known):
+            stacked = features.flatten(1, 2)
+            wanted = [m for m in range(len(rows)) if len(rows[m])]
+            inputs = {m: stacked if len(rows[m]) == len(stacked) else stacked[rows[m]] for m in wanted}
+            made.append([Synthesised(m, rows[m], self.synthesisers[m][level](inputs[m])) for m in wanted])  # type: ignore[index]
+        return made
+
+    def _fuse(self, complete: Features) -> Tensor:
+        logits: Tensor = self.fusion_decoder([level.flatten(1, 2) for level in complete])
+        return logits
+
+    def _fuse_auxiliary(self, auxiliary: Sequence[Tensor]) -> Tensor:
+        """D_Fuse on f_Aux alone; `[B, C, …]` becomes `[B, 4C, …]`."""
+        if self.options.aux_fusion == "adapter":
+            wide = [adapt(f) for adapt, f in zip(self.auxiliary_adapters, auxiliary, strict=True)]
+        else:
+            wide = [f.repeat(1, len(MODALITIES), 1, 1, 1) for f in auxiliary]
+        logits: Tensor = self.fusion_decoder(wide)
+        return logits
+
+    def _segmentation(
+        self,
+        batch: Batch,
+        fused: Tensor | None,
+        auxiliary: Sequence[Tensor],
+        before: Sequence[Sequence[Tensor]],
+    ) -> dict[str, Tensor]:
+        """Eq. 11. D_Aux reads the features before AFEB, all modalities in one call, modality by modality."""
+        target = segmentation.one_hot(batch.labels)
+        terms: dict[str, Tensor] = {}
+        if fused is not None:
+            terms |= _prefixed("seg/fuse", objective.segmentation_terms(fused, target, batch.pool))
+        whole = self._fuse_auxiliary(auxiliary)
+        terms |= _prefixed("seg/aux", objective.segmentation_terms(whole, target, batch.pool))
+        maps = self.auxiliary_decoder([torch.cat(level, dim=0) for level in zip(*before, strict=True)])
+        each = maps.chunk(len(MODALITIES))
+        return terms | _prefixed("seg/mono", objective.mono_terms(each, target, batch.pool))
+
+    def _with_synthesis(
+        self, terms: dict[str, Tensor], judged: Sequence[Sequence[objective.Pair]], nothing: Tensor
+    ) -> Terms:
+        """L_Syn beside the other terms, and what the discriminator learns from, where there is one."""
+        terms |= _prefixed("synthesis", objective.synthesis_terms(judged, nothing, self.options))
+        if self.discriminator is None:
+            return {MAIN: terms}
+        weight = self.options.adversarial_weight
+        terms["synthesis/adver"] = objective.generator_term(self.discriminator, judged[-1], nothing, weight)
+        own = objective.discriminator_terms(self.discriminator, judged[-1], nothing)
+        return {MAIN: terms, DISCRIMINATOR: _prefixed("discriminator", own)}
+
+
+def stand_in_report(options: ACDISOptions) -> dict[str, dict[str, int]]:
+    """Parameters of AFEB, MFSB and their stand-ins per level, for one modality; nothing is allocated."""
+    report = {}
+    with torch.device("meta"):
+        for level in range(options.levels):
+            block, other = _afeb(options, level), _conv_afeb(options, level)
+            report[f"afeb level {level + 1}"] = {"block": _count(block), "stand_in": _count(other)}
+        for level, width in enumerate(options.widths):
+            mfsb, stand_in = _mfsb(options, width), _conv_mfsb(options, width)
+            report[f"mfsb level {level + 1}"] = {"block": _count(mfsb), "stand_in": _count(stand_in)}
+    return report
+
+
+def _log_stand_ins(report: dict[str, dict[str, int]]) -> None:
+    for name, counts in report.items():
+        block, stand_in = counts["block"], counts["stand_in"]
+        share = stand_in / block - 1
+        note = "" if abs(share) <= 0.02 else "; at this width whole channels come no nearer"
+        log.info("%s: %d parameters, its stand-in %d (%+.1f %%)%s", name, block, stand_in, 100 * share, note)
+
+
+def _enhancer(options: ACDISOptions, level: int) -> nn.Module:
+    return _afeb(options, level) if options.afeb == "afeb" else _conv_afeb(options, level)
+
+
+def _afeb(options: ACDISOptions, level: int) -> AFEB:
+    attention = options.afeb_attention == "all" or level == options.levels - 1
+    return AFEB(options.widths[level], attention, options.afeb_tokens, options.padding)
+
+
+def _conv_afeb(options: ACDISOptions, level: int) -> ConvAFEB:
+    with torch.device("meta"):
+        budget = _count(_afeb(options, level))
+    return ConvAFEB(options.widths[level], budget, options.padding)
+
+
+def _synthesiser(options: ACDISOptions, width: int) -> nn.Module:
+    return _mfsb(options, width) if options.mfsb == "mfsb" else _conv_mfsb(options, width)
+
+
+def _mfsb(options: ACDISOptions, width: int) -> MFSB:
+    return MFSB(width, options.mfsb_kernel, options.padding, len(MODALITIES))
+
+
+def _conv_mfsb(options: ACDISOptions, width: int) -> ConvMFSB:
+    with torch.device("meta"):
+        budget = _count(_mfsb(options, width))
+    return ConvMFSB(width, budget, options.padding, len(MODALITIES))
+
+
+def _count(module: nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
+
+
+def _known(features: Features, available: Tensor) -> Features:
+    """Zeros for what is not available; selected, not multiplied: 0 × NaN is NaN."""
+    chosen = available[:, :, None, None, None, None]
+    return tuple(
+        torch.where(chosen, level, torch.zeros((), dtype=level.dtype, device=level.device))
+        for level in features
+    )
+
+
+def _rows(mask: Tensor) -> list[Tensor]:
+    """Per column of bool [B, 4] the samples for which it is true, long [n]."""
+    # Found on the CPU: one wait for an accelerator instead of one per modality.
+    return [column.nonzero().squeeze(1).to(mask.device) for column in mask.cpu().unbind(dim=1)]
+
+
+def _complete(known: Features, made: Sequence[Sequence[Synthesised]], available: Tensor) -> Features:
+    """f_comp: real features where there are any, else synthesised ones, `[B, 4, C, D, H, W]` per level."""
+    if not made:
+        return known
+    return tuple(_filled(level, found, available) for level, found in zip(known, made, strict=True))
+
+
+def _filled(known: Tensor, made: Sequence[Synthesised], available: Tensor) -> Tensor:
+    parts = list(known.unbind(dim=1))
+    for modality, rows, features in made:
+        real = parts[modality]
+        filled = real.index_copy(0, rows, features.to(real.dtype))
+        parts[modality] = torch.where(available[:, modality, None, None, None, None], real, filled)
+    return torch.cat(parts, dim=1).unflatten(1, (len(parts), -1))
+
+
+def _prefixed(prefix: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": value for name, value in terms.items()}

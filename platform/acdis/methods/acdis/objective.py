@@ -1,0 +1,163 @@
+"""The terms of ACDIS's loss (Eq. 4, 10-12). Pure functions of maps and features; means over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from acdis.losses import Reduction, consistency, segmentation, synthesis
+from acdis.methods.acdis.options import WINDOWED, Options
+
+Pool = Callable[[Tensor], Tensor]
+Named = dict[str, Tensor]
+
+
+class Synthesised(NamedTuple):
+    """What MFSB made of one modality at one level.
+
+    Attributes:
+        modality: its index.
+        rows: long [n], the samples it was made for.
+        features: [n, C, D, H, W].
+    """
+
+    modality: int
+    rows: Tensor
+    features: Tensor
+
+
+class Pair(NamedTuple):
+    """Synthesised and real features of one modality and level, [n, C, D, H, W], and their samples [n]."""
+
+    rows: Tensor
+    made: Tensor
+    real: Tensor
+
+
+def segmentation_terms(logits: Tensor, target: Tensor, pool: Pool) -> Named:
+    """L_WCE and L_Dice of one map (Eq. 11): logits and one-hot target `[B, 4, D, H, W]`."""
+    probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+    return {
+        "wce": segmentation.weighted_cross_entropy(probabilities, target),
+        "dice": segmentation.dice_loss(probabilities, target, pool),
+    }
+
+
+def mono_terms(maps: Sequence[Tensor], target: Tensor, pool: Pool) -> Named:
+    """The sum over D_Aux's four maps: each is a map of Eq. 11's sum, with Dice sums of its own."""
+    each = [segmentation_terms(logits, target, pool) for logits in maps]
+    return {name: total([terms[name] for terms in each]) for name in each[0]}
+
+
+def consistency_terms(
+    features: Sequence[Tensor], auxiliary: Sequence[Tensor], options: Options
+) -> tuple[Named, Named]:
+    """The chosen losses between f_m `[B, 4, C, D, H, W]` and f_Aux `[B, C, D, H, W]`.
+
+    Means over modalities and levels, each counting the same.
+
+    Returns:
+        The terms, and the share of flat windows per level (`flat_windows/level_1` is the finest).
+    """
+    collected: dict[str, list[Tensor]] = {name: [] for name in options.consistency}
+    flat: Named = {}
+    for level in options.judged_levels:
+        shares: list[Tensor] = []
+        for f_m in features[level].unbind(dim=1):
+            for name, value in distances(f_m, auxiliary[level], options.consistency, options, "mean").items():
+                (shares if name == "flat" else collected[name]).append(value)
+        if shares:
+            flat[f"flat_windows/level_{level + 1}"] = mean(shares)
+    return {name: mean(values) for name, values in collected.items()}, flat
+
+
+def distances(
+    f_m: Tensor, target: Tensor, names: Sequence[str], options: Options, reduction: Reduction
+) -> Named:
+    """Consistency losses by name; with a window loss among them also "flat", the share of flat windows."""
+    result: Named = {}
+    if windowed := [name for name in names if name in WINDOWED]:
+        result |= consistency.window_losses(f_m, target, options.window, options.stride, windowed, reduction)
+    if "mse" in names:
+        result["mse"] = consistency.mse_loss(f_m, target, reduction)
+    if "kl" in names:
+        result["kl"] = consistency.kl_loss(f_m, target, reduction)
+    return result
+
+
+def pairs(made: Sequence[Sequence[Synthesised]], features: Sequence[Tensor]) -> list[list[Pair]]:
+    """Per level: what was synthesised beside the real features, which are detached."""
+    return [
+        [Pair(one.rows, one.features, level[one.rows, one.modality].detach()) for one in synthesised]
+        for synthesised, level in zip(made, features, strict=True)
+    ]
+
+
+def synthesis_terms(levels: Sequence[Sequence[Pair]], nothing: Tensor, options: Options) -> Named:
+    """The chosen losses between f̂_m and f_m except the adversarial one: Eq. 10, and Table 3's var and covar.
+
+    Per sample the mean over the modalities judged, then over levels and the batch; `nothing`: a 0 per sample.
+    """
+    names = [name for name in options.synthesis if name != "adver"]
+    measured = [[(pair.rows, _measure(pair, names, options)) for pair in pairs] for pairs in levels]
+    return {
+        name: mean(
+            [over_samples([(rows, found[name]) for rows, found in level], nothing) for level in measured]
+        )
+        for name in names
+    }
+
+
+def _measure(pair: Pair, names: Sequence[str], options: Options) -> Named:
+    """[n] per loss."""
+    windowed = [name for name in names if name in WINDOWED]
+    result = distances(pair.made, pair.real, windowed, options, "sample")
+    if "mse" in names:  # of the features themselves, not of their sigmoid as in Table 2
+        result["mse"] = synthesis.mse(pair.made, pair.real, "sample")
+    return result
+
+
+def generator_term(
+    discriminator: nn.Module, bottleneck: Sequence[Pair], nothing: Tensor, weight: float
+) -> Tensor:
+    """L_Adver as it enters the sum: the discriminator's parameters are constants here."""
+    frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    logits = [(pair.rows, functional_call(discriminator, frozen, (pair.made,))) for pair in bottleneck]
+    values = [(rows, synthesis.adversarial_real(found, "sample")) for rows, found in logits]
+    return weight * over_samples(values, nothing)
+
+
+def discriminator_terms(discriminator: nn.Module, bottleneck: Sequence[Pair], nothing: Tensor) -> Named:
+    """What the discriminator learns from: real and synthesised features, equally many, all detached.
+
+    Both are of the modalities that were synthesised: shown others as real, it could tell by the modality.
+    """
+    real, fake = [], []
+    for pair in bottleneck:
+        real.append((pair.rows, synthesis.adversarial_real(discriminator(pair.real), "sample")))
+        fake.append((pair.rows, synthesis.adversarial_fake(discriminator(pair.made.detach()), "sample")))
+    return {"real": over_samples(real, nothing), "fake": over_samples(fake, nothing)}
+
+
+def over_samples(values: Sequence[tuple[Tensor, Tensor]], nothing: Tensor) -> Tensor:
+    """Mean over the batch of each sample's mean over its (rows [n], values [n]).
+
+    A sample without any counts 0: `nothing`, [B], has its zeros, in the type and on the device of the values.
+    """
+    sums = count = nothing
+    for rows, value in values:
+        sums = sums.index_add(0, rows, value)
+        count = count.index_add(0, rows, torch.ones_like(value))
+    return (sums / count.clamp(min=1)).mean()
+
+
+def mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean()
+
+
+def total(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).sum()

@@ -1,0 +1,24 @@
+"""What every method's options share. No torch here: `plan` validates options without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from acdis.config import Config
+
+
+class MethodOptions(Config):
+    """What only one method knows. Subclasses say which options have no effect beside which others."""
+
+    def without_effect(self) -> dict[str, str]:
+        """Options that do nothing in this configuration, with the reason: {"window": "no loss reads it"}."""
+        return {}
+
+    def settled(self) -> dict[str, Any]:
+        """What a default such as "all levels" comes to: written out, so that equal choices look equal."""
+        return {}
+
+    def written(self) -> dict[str, Any]:
+        """Every option that has an effect, as plain values; reading them back gives the same options."""
+        tree = self.model_dump(mode="json", exclude=set(self.without_effect()))
+        return tree | {key: value for key, value in self.settled().items() if key in tree}

@@ -1,0 +1,28 @@
+"""The discriminator of Table 3's adversarial loss, at the bottleneck, shared by the modalities."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from acdis.networks.unet import SLOPE, Conv3d
+
+
+class PatchDiscriminator(nn.Sequential):
+    """Features `[B, C, D, H, W]` to one logit per voxel `[B, 1, D, H, W]`: real (positive) or synthesised.
+
+    3³ convolutions C → 256 → 512 → 1 at stride 1 with LeakyReLU 0.2 between: our choice, not the paper's.
+    """
+
+    def __init__(self, channels: int, hidden: tuple[int, int] = (256, 512)) -> None:
+        first, second = hidden
+        super().__init__(
+            Conv3d(channels, first, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            Conv3d(first, second, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            Conv3d(second, 1, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = super().forward(features)
+        return logits

@@ -1,0 +1,80 @@
+"""Modality Feature Synthesis Block (paper, Section 3.2, Eq. 5-9) and its convolutional stand-in.
+
+Both read the features of all modalities, zeros for the missing ones, `[B, 4C, D, H, W]`, and return those of
+one modality, `[B, C, D, H, W]`. There is a block per modality and level. No normalisation inside: the paper
+has none.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from acdis.networks.unet import SLOPE, Block, Conv3d, Padding
+
+
+def _conv(inputs: int, outputs: int, kernel: int, padding: Padding) -> Conv3d:
+    """Without bias: the paper writes W1 to W4 as plain matrices."""
+    mode = padding if kernel > 1 else "zeros"
+    return Conv3d(inputs, outputs, kernel, padding=kernel // 2, bias=False, padding_mode=mode)
+
+
+class MFSB(Block):
+    """Eq. 5-9: channel weights, reduction to C channels, then a modality's style as a spatial affine map.
+
+    Args:
+        channels: C.
+        kernel: side of W3 and W4: 1, or 3 as an option.
+    """
+
+    def __init__(
+        self, channels: int, kernel: int = 1, padding: Padding = "zeros", modalities: int = 4
+    ) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(modalities * channels, modalities * channels, bias=False)  # W1
+        self.reduce = _conv(modalities * channels, channels, 1, padding)  # W2
+        self.scale = _conv(channels, channels, kernel, padding)  # W3
+        self.shift = _conv(channels, channels, kernel, padding)  # W4
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        (available,) = inputs
+        weight = torch.sigmoid(self.weigh(available.mean(dim=(2, 3, 4))))  # Eq. 5
+        features = self.reduce(weight[:, :, None, None, None].to(available.dtype) * available)  # Eq. 6
+        alpha = torch.sigmoid(self.scale(features))  # Eq. 7
+        beta = torch.sigmoid(self.shift(features))  # Eq. 8
+        result: Tensor = (1 + alpha) * features + beta  # Eq. 9
+        return result
+
+
+class ConvMFSB(Block):
+    """Stand-in for MFSB in the ablation: 1³ 4C → w, 3³ w → w, 1³ w → C, LeakyReLU between.
+
+    Args:
+        channels: C.
+        budget: number of parameters to meet; w is the width that comes nearest.
+    """
+
+    def __init__(self, channels: int, budget: int, padding: Padding = "zeros", modalities: int = 4) -> None:
+        super().__init__()
+        self.width = _width((modalities + 1) * channels, budget)
+        self.layers = nn.Sequential(
+            _conv(modalities * channels, self.width, 1, padding),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            _conv(self.width, self.width, 3, padding),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            _conv(self.width, channels, 1, padding),
+        )
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        (available,) = inputs
+        result: Tensor = self.layers(available)
+        return result
+
+
+def _width(linear: int, budget: int) -> int:
+    """The w ≥ 1 for which 27w² + linear·w comes nearest to the budget."""
+    root = (math.sqrt(linear**2 + 4 * 27 * budget) - linear) / (2 * 27)
+    candidates = (max(1, math.floor(root)), max(1, math.ceil(root)))
+    return min(candidates, key=lambda w: abs(27 * w**2 + linear * w - budget))

@@ -1,0 +1,187 @@
+"""Encoder and decoders, close to the 3D U-Net of RFNet (paper, Section 4.1; sizes are RFNet's convention).
+
+Maps are `[B, C, D, H, W]`; a *pyramid* is a list of maps, fine to coarse, each half as wide as the one before
+(a side of odd length is rounded up). Nothing here forces a memory layout or a precision: the caller does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Padding = Literal["zeros", "reflect"]
+
+SLOPE = 0.2  # of LeakyReLU below zero, everywhere in RFNet
+
+
+class Block(nn.Module):
+    """A piece of network that can recompute its activations backward; subclasses write `compute`."""
+
+    checkpointing = False
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            # Nothing in these blocks is random, so the random state need not be kept.
+            result: Tensor = checkpoint(self.compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return result
+        return self.compute(*inputs)
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def set_checkpointing(module: nn.Module, on: bool) -> None:
+    """Activation checkpointing in every block of `module`: less memory, more time, the same numbers."""
+    for part in module.modules():
+        if isinstance(part, Block):
+            part.checkpointing = on
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming-normal weights, zero biases (RFNet convention); use as `net.apply(initialise)`."""
+    if isinstance(module, nn.Conv3d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Conv3d(nn.Conv3d):
+    """A convolution that leaves bf16 autocast on a CPU where the result has a side of 2 voxels or fewer.
+
+    There oneDNN (torch 2.13.0, avx512_bf16) writes outside its buffers when it computes the gradient of a
+    3³ kernel: values of 1e33 or NaN that differ from run to run, up to a crash. A bottleneck of 2 voxels is
+    all it takes. fp32 is right at all of these sizes, bf16 at all larger ones, and on maps so small the
+    precision costs nothing. `tests/networks/test_small_maps.py` measures it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self._unsafe(input):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            exact = super().forward(input.to(self.weight.dtype))
+        return exact.to(torch.get_autocast_dtype("cpu"))
+
+    def _unsafe(self, x: Tensor) -> bool:
+        if x.device.type != "cpu" or self.kernel_size[0] == 1 or not torch.is_autocast_enabled("cpu"):
+            return False
+        return any(math.ceil(side / self.stride[0]) <= 2 for side in x.shape[2:])
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, instance norm without affine, LeakyReLU 0.2 (RFNet convention).
+
+    The convolution has no bias: the norm behind it would take it away again.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: Padding = "zeros"
+    ) -> None:
+        mode = padding if kernel > 1 else "zeros"
+        super().__init__(
+            Conv3d(inputs, outputs, kernel, stride, kernel // 2, bias=False, padding_mode=mode),
+            nn.InstanceNorm3d(outputs, affine=False),
+            nn.LeakyReLU(SLOPE, inplace=True),
+        )
+
+
+class EncoderLevel(Block):
+    """An entry convolution (stride 2 below the first level), then x + conv(conv(x))."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, padding: Padding) -> None:
+        super().__init__()
+        self.entry = ConvNormAct(inputs, outputs, stride=stride, padding=padding)
+        self.pair = nn.Sequential(
+            ConvNormAct(outputs, outputs, padding=padding), ConvNormAct(outputs, outputs, padding=padding)
+        )
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        (x,) = inputs
+        x = self.entry(x)
+        result: Tensor = x + self.pair(x)
+        return result
+
+
+class Encoder(nn.Module):
+    """E_m and E_Aux: `[B, inputs, D, H, W]` to a pyramid with `widths` channels, fine to coarse."""
+
+    def __init__(self, inputs: int, widths: Sequence[int], padding: Padding = "zeros") -> None:
+        super().__init__()
+        before = (inputs, *widths[:-1])
+        self.levels = nn.ModuleList(
+            EncoderLevel(i, o, 1 if level == 0 else 2, padding)
+            for level, (i, o) in enumerate(zip(before, widths, strict=True))
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        pyramid = []
+        x = images
+        for level in self.levels:
+            x = level(x)
+            pyramid.append(x)
+        return pyramid
+
+
+class DecoderLevel(Block):
+    """One step up: enlarge, 3³ convolution, join the skip of `skip` channels, 3³ and 1³ convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, skip: int, padding: Padding) -> None:
+        super().__init__()
+        self.rise = ConvNormAct(inputs, outputs, padding=padding)
+        self.merge = ConvNormAct(outputs + skip, outputs, padding=padding)
+        self.settle = ConvNormAct(outputs, outputs, kernel=1)
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        x, skip = inputs
+        # To the skip's size and not times two: a side of odd length was rounded up on the way down.
+        x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=True)
+        result: Tensor = self.settle(self.merge(torch.cat([self.rise(x), skip], dim=1)))
+        return result
+
+
+class Decoder(nn.Module):
+    """D_Aux: a pyramid to logits `[B, classes, D, H, W]` (RFNet's mono-modal decoder).
+
+    Args:
+        widths: channels per level, fine to coarse, of the decoder's own maps.
+        multiple: the skips hold `multiple` times as many channels; the coarsest map never does.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], classes: int, padding: Padding = "zeros", multiple: int = 1
+    ) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            DecoderLevel(coarse, fine, multiple * fine, padding)
+            for fine, coarse in itertools.pairwise(widths)
+        )
+        self.head = nn.Conv3d(widths[0], classes, 1)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+        *skips, x = pyramid
+        for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
+            x = level(x, skip)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+class FusionDecoder(nn.Module):
+    """D_Fuse: a pyramid of 4C-channel maps, modality after modality, to logits (paper, Section 3.2)."""
+
+    def __init__(
+        self, widths: Sequence[int], classes: int, padding: Padding = "zeros", modalities: int = 4
+    ) -> None:
+        super().__init__()
+        self.squeeze = ConvNormAct(modalities * widths[-1], widths[-1], padding=padding)
+        self.decoder = Decoder(widths, classes, padding, multiple=modalities)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+        *skips, coarsest = pyramid
+        logits: Tensor = self.decoder([*skips, self.squeeze(coarsest)])
+        return logits

@@ -1,0 +1,363 @@
+"""ACDIS: its schedule, its terms against plain recomputation, and which part learns from which term."""
+
+import copy
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from acdis import methods
+from acdis.losses import consistency, segmentation
+from acdis.methods.base import Batch
+
+SIDE = 16
+TINY = {"base_width": 4, "afeb_tokens": 4, "synthesis_start": 2}
+SIX_MAPS = {f"seg/{which}/{loss}" for which in ("fuse", "aux", "mono") for loss in ("wce", "dice")}
+LACKING = ((1, 0, 1, 0), (0, 1, 0, 1))
+
+
+def build(**options):
+    torch.manual_seed(0)
+    return methods.build("acdis", **{**TINY, **options})
+
+
+def make_batch(rows=LACKING):
+    generator = torch.Generator().manual_seed(0)
+    B = len(rows)
+    return Batch(
+        torch.randn(B, 4, SIDE, SIDE, SIDE, generator=generator),
+        torch.randint(0, 4, (B, SIDE, SIDE, SIDE), generator=generator),
+        torch.tensor(rows, dtype=torch.bool),
+    )
+
+
+def summed(terms):
+    return torch.stack([term for named in terms.values() for term in named.values()]).sum()
+
+
+def optimisers(method, weight_decay=1e-2):
+    return [
+        torch.optim.Adam(parameters, lr=1e-3, weight_decay=weight_decay, amsgrad=True)
+        for parameters in method.parameter_groups().values()
+    ]
+
+
+def train(method, epochs, rows=LACKING):
+    """One step in each of the epochs, as the training loop takes it."""
+    steppers = optimisers(method)
+    for epoch in epochs:
+        for stepper in steppers:
+            stepper.zero_grad(set_to_none=True)
+        summed(method(make_batch(rows), epoch)).backward()
+        for stepper in steppers:
+            stepper.step()
+
+
+# --- schedule
+
+
+def test_terms_by_epoch():
+    method = build(synthesis=["mse", "adver", "var", "covar"])
+    early = method(make_batch(), 1)
+    late = method(make_batch(), 2)
+    first = SIX_MAPS | {"consistency/var", "consistency/covar"}
+    assert {name: set(terms) for name, terms in early.items()} == {"main": first}
+    assert set(late["main"]) == first | {f"synthesis/{name}" for name in ("mse", "adver", "var", "covar")}
+    assert set(late["discriminator"]) == {"discriminator/real", "discriminator/fake"}
+
+
+def test_synthesis_starts_with_the_21st_epoch():
+    method = methods.build("acdis", base_width=2, afeb_tokens=2)
+    assert "synthesis/mse" not in method(make_batch(), 19)["main"]  # the 20th, counted from 0
+    assert "synthesis/mse" in method(make_batch(), 20)["main"]
+
+
+@pytest.mark.parametrize("mfsb", ["mfsb", "conv"])
+def test_what_is_not_active_yet_stays_bit_for_bit_and_what_is_moves(mfsb):
+    method = build(mfsb=mfsb, synthesis=["mse", "adver"])
+    waiting = ("synthesisers.", "discriminator.")
+    before = copy.deepcopy(method.state_dict())
+    train(method, epochs=(0, 1))
+    for name, parameter in method.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith(waiting), name
+        assert (parameter.grad is None) == name.startswith(waiting), name
+    middle = copy.deepcopy(method.state_dict())
+    train(method, epochs=(2,))
+    still = [name for name, parameter in method.named_parameters() if torch.equal(parameter, middle[name])]
+    assert still == []
+
+
+def test_a_synthesiser_that_no_sample_needs_keeps_its_weights():
+    method = build()
+    before = copy.deepcopy(method.state_dict())
+    train(method, epochs=(5,), rows=((1, 0, 1, 1), (1, 0, 1, 1)))  # only T1ce is missing
+    for name, parameter in method.named_parameters():
+        idle = name.startswith("synthesisers.") and not name.startswith("synthesisers.1.")
+        assert torch.equal(parameter, before[name]) == idle, name
+
+
+def test_the_sixth_map_can_be_held_back():
+    method = build(hold_fused_map=True)
+    assert not any(name.startswith("seg/fuse") for name in method(make_batch(), 1)["main"])
+    assert set(method(make_batch(), 2)["main"]) >= SIX_MAPS
+    with_it = build(hold_fused_map=False)
+    assert set(with_it(make_batch(), 1)["main"]) >= SIX_MAPS
+
+
+def test_decoding_follows_the_schedule_and_the_state_remembers_it():
+    method, available = build(), torch.tensor([[True, False, True, False]])
+    images = make_batch().images[:1]
+
+    def decoded(of):
+        with torch.no_grad():
+            return of.eval().decode(of.encode(images), available)
+
+    with torch.no_grad():
+        method.train()(make_batch(), 1)
+    zeros = decoded(method)
+    with torch.no_grad():
+        features = method.encode(images)
+        given = [torch.where(available[:, :, None, None, None, None], f, torch.zeros(())) for f in features]
+        assert torch.equal(zeros, method.fusion_decoder([f.flatten(1, 2) for f in given]))
+        method.train()(make_batch(), 2)
+    assert not torch.allclose(decoded(method), zeros, atol=1e-4)
+    other = build()
+    assert not bool(other.synthesising)
+    other.load_inference_state(method.inference_state())
+    assert bool(other.synthesising)
+    assert torch.equal(decoded(other), decoded(method))
+
+
+# --- terms
+
+
+@pytest.fixture
+def parts():
+    """A method, a batch, and what flows through the method, from its children one by one."""
+    method = build(synthesis=["mse", "adver", "var", "covar"], consistency=["var", "covar", "mse", "kl"])
+    batch = make_batch(((1, 0, 1, 0), (1, 1, 1, 1)))
+    with torch.no_grad():
+        before = [encoder(batch.images[:, m, None]) for m, encoder in enumerate(method.encoders)]
+        after = [[method.enhancers[m][k](before[m][k]) for k in range(4)] for m in range(4)]
+        auxiliary = method.auxiliary_encoder(batch.images)
+        terms = method(batch, 2)
+    return method, batch, before, after, auxiliary, terms
+
+
+def map_terms(logits, labels):
+    probabilities, target = logits.softmax(1), segmentation.one_hot(labels)
+    return torch.stack(
+        [
+            segmentation.weighted_cross_entropy(probabilities, target),
+            segmentation.dice_loss(probabilities, target),
+        ]
+    )
+
+
+def assert_terms(terms, prefix, expected):
+    for name, value in expected.items():
+        torch.testing.assert_close(terms["main"][f"{prefix}/{name}"], value, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_six_maps(parts):
+    method, batch, before, after, auxiliary, terms = parts
+    mono = sum(
+        map_terms(method.auxiliary_decoder(pyramid), batch.labels) for pyramid in before
+    )  # before AFEB
+    assert_terms(terms, "seg/mono", dict(zip(("wce", "dice"), mono, strict=True)))
+    tiled = [torch.cat([f] * 4, dim=1) for f in auxiliary]
+    aux = map_terms(method.fusion_decoder(tiled), batch.labels)
+    assert_terms(terms, "seg/aux", dict(zip(("wce", "dice"), aux, strict=True)))
+    complete = []
+    for k in range(4):
+        given = torch.stack(
+            [after[m][k] * batch.available[:, m, None, None, None, None] for m in range(4)], dim=1
+        )
+        level = given.clone()
+        for m in (1, 3):  # what the first sample lacks; real features are kept
+            level[0, m] = method.synthesisers[m][k](given[:1].flatten(1, 2))[0]
+        complete.append(level.flatten(1, 2))
+    fuse = map_terms(method.fusion_decoder(complete), batch.labels)
+    assert_terms(terms, "seg/fuse", dict(zip(("wce", "dice"), fuse, strict=True)))
+
+
+@torch.no_grad()
+def test_consistency_terms_are_means_over_modalities_and_levels(parts):
+    *_, after, auxiliary, terms = parts
+    for name, loss in (
+        ("var", consistency.variance_loss),
+        ("covar", consistency.covariance_loss),
+        ("mse", consistency.mse_loss),
+        ("kl", consistency.kl_loss),
+    ):
+        each = [loss(after[m][k], auxiliary[k]) for m in range(4) for k in range(4)]
+        assert_terms(terms, "consistency", {name: sum(each) / 16})
+
+
+@torch.no_grad()
+def test_synthesis_terms(parts):
+    """The first sample lacks two modalities, the second none and counts 0."""
+    method, batch, _, after, _, terms = parts
+    totals = dict.fromkeys(("mse", "var", "covar"), 0.0)
+    adversarial, real, fake = [], [], []
+    for k in range(4):
+        given = torch.cat([after[m][k][:1] * batch.available[0, m] for m in range(4)], dim=1)
+        for m in (1, 3):
+            made, truth = method.synthesisers[m][k](given), after[m][k][:1]
+            totals["mse"] += (made - truth).square().mean()
+            totals["var"] += consistency.variance_loss(made, truth)
+            totals["covar"] += consistency.covariance_loss(made, truth)
+            if k == 3:
+                adversarial.append(F.softplus(-method.discriminator(made)).mean())  # -log sigmoid
+                real.append(F.softplus(-method.discriminator(truth)).mean())
+                fake.append(F.softplus(method.discriminator(made)).mean())
+    # two samples, two modalities, four levels
+    assert_terms(terms, "synthesis", {name: value / (2 * 2 * 4) for name, value in totals.items()})
+    assert_terms(terms, "synthesis", {"adver": 1e-3 * sum(adversarial) / 4})
+    own = terms["discriminator"]
+    torch.testing.assert_close(own["discriminator/real"], sum(real) / 4, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(own["discriminator/fake"], sum(fake) / 4, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_synthesis_over_all_judges_every_modality_and_changes_nothing_else():
+    batch = make_batch()
+    results = {over: build(synthesis_over=over)(batch, 2)["main"] for over in ("missing", "all")}
+    for name in results["all"]:
+        assert torch.allclose(results["all"][name], results["missing"][name]) == (name != "synthesis/mse")
+    method = build(synthesis_over="all")
+    features = method.encode(batch.images)
+    total = 0.0
+    for k, level in enumerate(features):
+        given = (level * batch.available[:, :, None, None, None, None]).flatten(1, 2)
+        for m in range(4):
+            total += (method.synthesisers[m][k](given) - level[:, m]).square().mean()
+    torch.testing.assert_close(results["all"]["synthesis/mse"], total / 16, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("over", ["missing", "all"])
+def test_a_batch_that_lacks_nothing_has_finite_terms_and_gradients(over):
+    method = build(synthesis=["mse", "adver", "var", "covar"], synthesis_over=over)
+    terms = method(make_batch(((1, 1, 1, 1), (1, 1, 1, 1))), 2)
+    if over == "missing":
+        synthesis = [term for named in terms.values() for name, term in named.items() if "seg" not in name]
+        assert [float(term) for term in synthesis if not term.requires_grad] == [0.0] * 6
+    summed(terms).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
+
+
+@torch.no_grad()
+def test_adapter_widens_the_auxiliary_features():
+    method, batch = build(aux_fusion="adapter"), make_batch()
+    auxiliary = method.auxiliary_encoder(batch.images)
+    wide = [adapt(f) for adapt, f in zip(method.auxiliary_adapters, auxiliary, strict=True)]
+    expected = map_terms(method.fusion_decoder(wide), batch.labels)
+    assert_terms(method(batch, 0), "seg/aux", dict(zip(("wce", "dice"), expected, strict=True)))
+
+
+def test_without_a_consistency_loss_none_is_computed(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("computed")
+
+    for name in ("window_losses", "mse_loss", "kl_loss", "flat_share"):
+        monkeypatch.setattr(consistency, name, refuse)
+    method = build(consistency=[])
+    terms = method(make_batch(), 2)
+    assert not any(name.startswith("consistency") for name in terms["main"])
+    summed(terms).backward()  # E_Aux and its map are trained all the same
+    assert all(p.grad.abs().max() > 0 for p in method.auxiliary_encoder.parameters())
+
+
+def test_diagnostics_are_of_the_last_forward():
+    method = build(consistency_levels=[2, 4])
+    images = torch.zeros(1, 4, SIDE, SIDE, SIDE)
+    with torch.no_grad():
+        method(Batch(images, torch.zeros(1, SIDE, SIDE, SIDE, dtype=torch.long), torch.ones(1, 4) > 0), 0)
+        flat = dict(method.diagnostics)
+        method(make_batch(), 0)
+    assert set(flat) == set(method.diagnostics) == {"flat_windows/level_2", "flat_windows/level_4"}
+    assert all(value == 1 for value in flat.values())  # zeros in, E_Aux flat everywhere
+    assert all(value == 0 for value in method.diagnostics.values())
+
+
+# --- who learns from what
+
+
+def gradients_of(method, term):
+    method.zero_grad(set_to_none=True)
+    term.backward(retain_graph=True)
+    return {
+        name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None and p.grad.any()
+    }
+
+
+def test_each_term_teaches_its_own_parts():
+    method = build(synthesis=["mse", "adver"])
+    terms = method(make_batch(), 2)
+    main = terms["main"]
+    chain = {"encoders", "enhancers"}
+    assert gradients_of(method, main["seg/mono/dice"]) == {"encoders", "auxiliary_decoder"}
+    assert gradients_of(method, main["seg/aux/dice"]) == {"auxiliary_encoder", "fusion_decoder"}
+    assert gradients_of(method, main["seg/fuse/dice"]) == chain | {"synthesisers", "fusion_decoder"}
+    assert gradients_of(method, main["consistency/var"]) == chain  # f_Aux is the label
+    assert gradients_of(method, main["synthesis/mse"]) == chain | {"synthesisers"}
+    assert gradients_of(method, main["synthesis/adver"]) == chain | {"synthesisers"}  # not the discriminator
+    for term in terms["discriminator"].values():
+        assert gradients_of(method, term) == {"discriminator"}
+
+
+def test_synthesis_does_not_move_its_target():
+    """T1ce is missing: what its encoder gives is the target alone, so L_Syn must not reach it."""
+    method = build()
+    method(make_batch(((1, 0, 1, 1),)), 2)["main"]["synthesis/mse"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in method.encoders[1].parameters())
+    assert all(p.grad is not None and p.grad.any() for p in method.encoders[0].parameters())
+
+
+def test_optimisers():
+    groups = build(synthesis=["adver"]).parameter_groups()
+    assert list(groups) == ["main", "discriminator"]
+    method = build(synthesis=["adver"], discriminator_learning_rate=3e-4)
+    assert method.optimiser_settings() == {"discriminator": {"lr": 3e-4}}
+    assert list(build().parameter_groups()) == ["main"]
+    assert build().optimiser_settings() == {}
+
+
+# --- sizes
+
+
+def test_stand_ins_are_within_two_percent_at_base_16_and_logged(caplog):
+    with caplog.at_level(logging.INFO, logger="acdis"):
+        sizes = {
+            (a, m): methods.build("acdis", afeb=a, mfsb=m) for a in ("afeb", "conv") for m in ("mfsb", "conv")
+        }
+    own = sizes["afeb", "mfsb"]
+    for counts in own.stand_in_report().values():
+        assert counts["stand_in"] == pytest.approx(counts["block"], rel=0.02)
+    for which, method in sizes.items():
+        report = method.parameter_report()
+        assert report["total"] == sum(p.numel() for p in method.parameters()), which
+        assert report["inference"] == pytest.approx(own.parameter_report()["inference"], rel=0.02)
+    # per modality and level, and four modalities: the report is what the network holds
+    for child, prefix, (a, m) in (
+        ("enhancers", "afeb", ("conv", "mfsb")),
+        ("synthesisers", "mfsb", ("afeb", "conv")),
+    ):
+        counts = [c for name, c in own.stand_in_report().items() if name.startswith(prefix)]
+        assert own.parameter_report()[child] == 4 * sum(c["block"] for c in counts)
+        assert sizes[a, m].parameter_report()[child] == 4 * sum(c["stand_in"] for c in counts)
+    assert "mfsb level 4: 360448 parameters, its stand-in 358592 (-0.5 %)" in caplog.text
+
+
+def test_tiny_stand_ins_say_that_they_miss(caplog):
+    with caplog.at_level(logging.INFO, logger="acdis"):
+        build(base_width=2)
+    assert "whole channels come no nearer" in caplog.text
+
+
+def test_inference_needs_neither_auxiliary_parts_nor_discriminator():
+    method = build(synthesis=["mse", "adver"], aux_fusion="adapter")
+    kept = {key.split(".")[0] for key in method.inference_state()}
+    assert kept == {"encoders", "enhancers", "synthesisers", "fusion_decoder", "synthesising"}

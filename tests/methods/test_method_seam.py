@@ -1,0 +1,276 @@
+"""What every registered method must do. A new method adds `tiny/<name>.yaml` and is tested by this file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from acdis import methods
+from acdis.errors import UserError
+from acdis.losses.segmentation import straight_through
+from acdis.methods.base import Batch
+from acdis.networks.unet import set_checkpointing
+from acdis.vocabulary import SUBSETS, subset_mask
+
+TINY = Path(__file__).parent / "tiny"
+SIDE = 16
+LATE = 10**6  # an epoch in which every block is active
+MASKS = torch.tensor([subset_mask(subset) for subset in SUBSETS])
+
+
+def variants():
+    for name in methods.names():
+        for label, options in yaml.safe_load((TINY / f"{name}.yaml").read_text(encoding="utf-8")).items():
+            yield pytest.param(name, options, id=f"{name}-{label}")
+
+
+every_method = pytest.mark.parametrize(("name", "options"), list(variants()))
+
+
+def build(name, options, seed=0):
+    torch.manual_seed(seed)
+    return methods.build(name, **options)
+
+
+def make_batch(rows=((1, 0, 1, 0), (0, 1, 0, 1)), dtype=torch.float32, seed=0):
+    """Between them, the rows lack each modality somewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    B = len(rows)
+    return Batch(
+        images=torch.randn(B, 4, SIDE, SIDE, SIDE, generator=generator, dtype=dtype),
+        labels=torch.randint(0, 4, (B, SIDE, SIDE, SIDE), generator=generator),
+        available=torch.tensor(rows, dtype=torch.bool),
+        origin=torch.zeros(B, 3, dtype=torch.long),
+    )
+
+
+def summed(terms):
+    return torch.stack([term for named in terms.values() for term in named.values()]).sum()
+
+
+def ready(name, options):
+    """A method past the start of everything, for inference."""
+    method = build(name, options)
+    with torch.no_grad():
+        method(make_batch(), LATE)
+    return method.eval()
+
+
+@every_method
+def test_shapes(name, options):
+    method, batch = ready(name, options), make_batch()
+    with torch.no_grad():
+        features = method.encode(batch.images, origin=batch.origin)
+        assert method.decode(features, batch.available).shape == (2, 4, SIDE, SIDE, SIDE)
+        assert method.decode_subsets(features, MASKS[:3]).shape == (3, 2, 4, SIDE, SIDE, SIDE)
+
+
+@every_method
+def test_terms_are_finite_scalars_of_known_optimisers(name, options):
+    method = build(name, options)
+    terms = method(make_batch(), LATE)
+    assert set(terms) == set(method.parameter_groups())
+    assert set(method.optimiser_settings()) <= set(terms)
+    for named in terms.values():
+        assert all(term.shape == () and term.isfinite() for term in named.values())
+    assert all(not value.requires_grad for value in method.diagnostics.values())
+
+
+@every_method
+def test_gradients_reach_every_parameter(name, options):
+    method = build(name, options)
+    summed(method(make_batch(), LATE)).backward()
+    dead = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert dead == []
+    assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+@every_method
+def test_each_parameter_belongs_to_one_optimiser(name, options):
+    method = build(name, options)
+    grouped = [id(p) for parameters in method.parameter_groups().values() for p in parameters]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters())
+
+
+@every_method
+@pytest.mark.parametrize("kind", ["noise", "nan", "inf"])
+def test_nothing_leaks_from_what_is_unavailable(name, options, kind):
+    method, images = ready(name, options), make_batch().images
+    filler = {"noise": 100 * torch.randn(1), "nan": torch.tensor(torch.nan), "inf": torch.tensor(torch.inf)}
+    with torch.no_grad():
+        features = method.encode(images)
+        for mask in MASKS:
+            spoiled = torch.where(
+                mask[None, :, None, None, None], images, filler[kind] + torch.randn(images.shape)
+            )
+            available = mask.expand(2, -1)
+            expected = method.decode(features, available)
+            assert expected.isfinite().all()
+            assert torch.equal(method.decode(method.encode(spoiled), available), expected)
+
+
+@every_method
+def test_nothing_leaks_between_the_samples_of_a_batch(name, options):
+    """The second sample lacks other modalities than the first; each is what it is alone."""
+    method, batch = ready(name, options), make_batch()
+    spoiled = torch.where(batch.available[:, :, None, None, None], batch.images, torch.nan)
+    with torch.no_grad():
+        together = method.decode(method.encode(spoiled), batch.available)
+        for b in range(2):
+            alone = method.decode(method.encode(batch.images[b : b + 1]), batch.available[b : b + 1])
+            torch.testing.assert_close(together[b : b + 1], alone)
+
+
+@every_method
+def test_a_change_in_what_is_available_shows(name, options):
+    method, images = ready(name, options), make_batch().images[:1]
+    noise = torch.randn(images.shape)
+    with torch.no_grad():
+        features = method.encode(images)
+        changed = []
+        for m in range(4):
+            chosen = torch.arange(4)[None, :, None, None, None] == m
+            changed.append(method.encode(torch.where(chosen, noise, images)))
+        for mask in MASKS:
+            expected = method.decode(features, mask[None])
+            for m in mask.nonzero().flatten().tolist():
+                assert not torch.allclose(method.decode(changed[m], mask[None]), expected, atol=1e-4)
+
+
+@every_method
+def test_decode_subsets_equals_decoding_one_by_one(name, options):
+    method, images = ready(name, options), make_batch().images
+    with torch.no_grad():
+        features = method.encode(images)
+        together = method.decode_subsets(features, MASKS)
+        one_by_one = torch.stack([method.decode(features, mask.expand(2, -1)) for mask in MASKS])
+    assert torch.equal(together, one_by_one)
+
+
+@every_method
+def test_state_dict_round_trip(name, options):
+    first, second = ready(name, options), build(name, options, seed=1).eval()
+    second.load_state_dict(first.state_dict())
+    assert_same_predictions(first, second)
+
+
+@every_method
+def test_inference_state_round_trip(name, options):
+    first, second = ready(name, options), build(name, options, seed=1).eval()
+    state = first.inference_state()
+    assert not any(key.startswith(tuple(f"{part}." for part in first.training_only)) for key in state)
+    second.load_inference_state(state)
+    assert_same_predictions(first, second)
+    key = next(iter(state))
+    for wrong in (
+        {k: v for k, v in state.items() if k != key},
+        state | {"what.is.this": torch.zeros(1)},
+        state | {key: torch.zeros(7, 7)},
+    ):
+        with pytest.raises(UserError, match=r"weights do not fit .* method\.options"):
+            second.load_inference_state(wrong)
+
+
+def assert_same_predictions(first, second):
+    images = make_batch().images
+    with torch.no_grad():
+        results = [
+            method.decode_subsets(method.encode(images), MASKS[[0, 9, 14]]) for method in (first, second)
+        ]
+    assert torch.equal(*results)
+
+
+@every_method
+def test_the_same_seed_gives_the_same_step_bit_for_bit(name, options):
+    results = []
+    for _ in range(2):
+        method = build(name, options)
+        terms = method(make_batch(), LATE)
+        summed(terms).backward()
+        results.append([*(t for named in terms.values() for t in named.values())])
+        results[-1] += [parameter.grad for parameter in method.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@every_method
+def test_checkpointing_gives_the_same_step(name, options):
+    gradients = []
+    for on in (False, True):
+        method = build(name, options)
+        set_checkpointing(method, on)
+        summed(method(make_batch(), LATE)).backward()
+        gradients.append([parameter.grad for parameter in method.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, again)
+
+
+@every_method
+@pytest.mark.parametrize("rows", [((1, 0, 1, 0), (0, 1, 0, 1)), ((1, 1, 1, 1), (0, 0, 0, 1))])
+def test_a_batch_of_two_is_the_average_of_two_batches_of_one(name, options, rows):
+    """With the Dice sums of both: what DDP and accumulation rely on. Float64 keeps the rounding small."""
+    batch = make_batch(rows, torch.float64)
+    halves = [
+        replace(
+            batch,
+            images=batch.images[b : b + 1],
+            labels=batch.labels[b : b + 1],
+            available=batch.available[b : b + 1],
+        )
+        for b in range(2)
+    ]
+    sums = []  # per half, per map
+
+    def record(local):
+        sums[-1].append(local.detach())
+        return local
+
+    method = build(name, options).double()
+    with torch.no_grad():
+        for half in halves:
+            sums.append([])
+            method(replace(half, pool=record), LATE)
+    whole = step(method, batch)
+    totals = [sum(each) for each in zip(*sums, strict=True)]
+    parts = []
+    for half in halves:
+        left = iter(totals)
+        parts.append(
+            step(method, replace(half, pool=lambda s, left=left: straight_through(s, next(left), 2)))
+        )
+    for both, first, second in zip(whole, *parts, strict=True):
+        torch.testing.assert_close(both, (first + second) / 2, rtol=1e-6, atol=1e-9)
+
+
+def step(method, batch):
+    method.zero_grad()
+    terms = method(batch, LATE)
+    summed(terms).backward()
+    values = [term.detach() for named in terms.values() for term in named.values()]
+    return values + [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in method.parameters()]
+
+
+@every_method
+def test_a_step_under_autocast_is_finite(name, options):
+    method = build(name, options)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = method(make_batch(), LATE)
+    assert all(term.dtype == torch.float32 for named in terms.values() for term in named.values())
+    summed(terms).backward()
+    assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+@every_method
+@pytest.mark.parametrize("generator", [torch.Generator, np.random.default_rng], ids=["torch", "numpy"])
+def test_sampled_subsets(name, options, generator):
+    method = build(name, options)
+    drawn = method.sample_subsets(generator(), 6000)
+    assert drawn.shape == (6000, 4)
+    assert drawn.dtype == torch.bool
+    assert drawn.any(dim=1).all()
+    if type(method).sample_subsets is methods.base.Method.sample_subsets:
+        share = (drawn[:, None] == MASKS).all(2).double().mean(0)
+        # uniform over the 15: 6000 draws stray from 1/15 by 0.0032 (one standard deviation)
+        assert (share - 1 / 15).abs().max() < 0.016
