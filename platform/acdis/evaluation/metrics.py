@@ -1,0 +1,167 @@
+"""Scores of one case: Dice, the `dice_et500` variant and HD95 (METHOD.md, data protocol of the field).
+
+Where MONAI's results fit METHOD.md and where not:
+
+- HD95 of two masks that both hold voxels is MONAI's. When one or both are empty MONAI gives NaN or inf, which
+  would drop out of a mean or poison it: here both empty is 0 and one empty is `HD95_ONE_EMPTY`.
+- Dice is computed here: MONAI's `DiceMetric` has no 1e-8 above and below, gives NaN for an empty truth and
+  leaves that case out of the mean, so a false positive on a case without ET would cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from acdis.config import Evaluation
+from acdis.evaluation.records import Record
+from acdis.vocabulary import CLASSES, REGION_LABELS, REGIONS, SUBSETS, Subset, subset_name
+
+Mask = NDArray[np.bool_]
+Spacing = Sequence[float]
+
+#: Added above and below in Dice (RFNet): both empty gives 1, an empty truth with a false positive about 0.
+DICE_EPSILON = 1e-8
+
+#: mm, HD95 when exactly one mask is empty: the diagonal of the BraTS volume, √(240² + 240² + 155²).
+HD95_ONE_EMPTY = 373.13
+
+#: Files' spacings are rounded (0.99999994 mm): 500 voxels of such a volume are still 500 mm³.
+_VOLUME_TOLERANCE = 1e-5
+
+
+def region_mask(labels: NDArray[Any], region: str) -> Mask:
+    """Where labels (0..3, any shape) belong to a region: WT = {1, 2, 3}, TC = {1, 3}, ET = {3}."""
+    member = np.zeros(len(CLASSES), dtype=bool)
+    member[list(REGION_LABELS[region])] = True
+    return member[labels]
+
+
+def dice(prediction: Mask, truth: Mask) -> float:
+    """(2 |P ∩ T| + 1e-8) / (|P| + |T| + 1e-8) of two masks of one shape (RFNet convention).
+
+    Both empty gives 1; an empty truth with any false positive about 0.
+    """
+    overlap = np.count_nonzero(prediction & truth)
+    voxels = np.count_nonzero(prediction) + np.count_nonzero(truth)
+    return float((2 * overlap + DICE_EPSILON) / (voxels + DICE_EPSILON))
+
+
+def hd95(prediction: Mask, truth: Mask, spacing: Spacing) -> float:
+    """95th percentile Hausdorff distance in mm of two masks [D, H, W].
+
+    The larger of the two directed 95th percentiles (MONAI's definition; medpy pools both directions) between
+    surfaces: voxels of the mask with a face towards a voxel outside it, where everything beyond the volume
+    is outside. Both empty gives 0, one empty `HD95_ONE_EMPTY`.
+
+    Args:
+        spacing: mm per voxel along D, H, W.
+    """
+    empty = (not prediction.any(), not truth.any())
+    if any(empty):
+        return 0.0 if all(empty) else HD95_ONE_EMPTY
+    from monai.metrics import compute_hausdorff_distance  # takes seconds to import
+
+    box = _bounding_box(prediction | truth)
+    pair = (mask[box][None, None] for mask in (prediction, truth))
+    return float(
+        compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
+    )
+
+
+def _bounding_box(mask: Mask) -> tuple[slice, ...]:
+    """Smallest box that holds every voxel of a mask that has some."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return tuple(box)
+
+
+def empty_if_small(prediction: Mask, minimum: float, voxel_volume: float) -> Mask:
+    """The mask, or an empty one if it holds less than `minimum` mm³; `voxel_volume` in mm³.
+
+    RFNet empties a predicted ET of fewer than 500 voxels at 1 mm; 500 itself stays.
+    """
+    volume = np.count_nonzero(prediction) * voxel_volume
+    return prediction if volume >= minimum * (1 - _VOLUME_TOLERANCE) else np.zeros_like(prediction)
+
+
+def score_case(
+    name: str,
+    predictions: Iterable[ArrayLike],
+    truth: ArrayLike,
+    spacing: Spacing,
+    evaluation: Evaluation,
+    subsets: Sequence[Subset] = SUBSETS,
+) -> list[Record]:
+    """Scores of one case, every subset × region, at the spacing of `truth`.
+
+    Args:
+        name: of the case, for the records.
+        predictions: one per subset in the order of `subsets`: probabilities [4, D, H, W], of which the argmax
+            is taken, or integer labels [D, H, W]. An array [S, 4, D, H, W] or [S, D, H, W] will do, and so
+            will a generator, which keeps one subset's volume in memory at a time.
+        truth: labels 0..3 [D, H, W].
+        spacing: mm per voxel along D, H, W.
+        evaluation: whether HD95 is wanted, and the smallest ET of `dice_et500` in mm³.
+
+    Raises:
+        ValueError: shapes that differ, labels other than 0..3, probabilities that are not finite, a spacing
+            that is not positive, or not one prediction per subset.
+    """
+    if len(spacing) != 3 or not all(math.isfinite(side) and side > 0 for side in spacing):
+        raise ValueError(f"case {name}: spacing must be three positive lengths in mm, got {tuple(spacing)}")
+    true_labels = _labels(truth, f"case {name}, truth")
+    truths = {region: region_mask(true_labels, region) for region in REGIONS}
+    records = []
+    for subset, prediction in zip(subsets, predictions, strict=True):
+        labels = _labels(prediction, f"case {name}, {subset_name(subset)}")
+        if labels.shape != true_labels.shape:
+            raise ValueError(
+                f"case {name}: predicted {labels.shape} voxels where truth has {true_labels.shape}"
+            )
+        for region in REGIONS:
+            pair = region_mask(labels, region), truths[region]
+            records.append(_score(name, subset, region, pair, spacing, evaluation))
+    return records
+
+
+def _score(
+    name: str, subset: Subset, region: str, pair: tuple[Mask, Mask], spacing: Spacing, evaluation: Evaluation
+) -> Record:
+    prediction, truth = pair
+    voxel_volume = math.prod(float(side) for side in spacing)
+    kept = empty_if_small(prediction, evaluation.et_minimum, voxel_volume) if region == "ET" else None
+    return Record(
+        case=name,
+        subset=subset_name(subset),
+        region=region,
+        dice=dice(prediction, truth),
+        dice_et500=None if kept is None else dice(kept, truth),
+        hd95=hd95(prediction, truth, spacing) if evaluation.hd95 else None,
+        predicted_voxels=int(np.count_nonzero(prediction)),
+        truth_voxels=int(np.count_nonzero(truth)),
+        voxel_volume=voxel_volume,
+    )
+
+
+def _labels(volume: ArrayLike, what: str) -> NDArray[np.intp]:
+    """Labels [D, H, W] from labels, or from probabilities [4, D, H, W] by argmax; `what` is for errors."""
+    array = np.asarray(volume)
+    if array.ndim == 4 and len(array) == len(CLASSES):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{what}: probabilities are not finite")
+        return array.argmax(axis=0)
+    if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{what}: needs [4, D, H, W] or integers [D, H, W], got {array.dtype} {array.shape}")
+    if array.size and not (array.min() >= 0 and array.max() < len(CLASSES)):
+        raise ValueError(
+            f"{what}: labels {array.min()} to {array.max()}, where 0 to {len(CLASSES) - 1} is due"
+        )
+    return array

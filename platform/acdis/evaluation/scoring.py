@@ -1,0 +1,60 @@
+"""Prepared cases and a trained method go in, per-case records come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from acdis.config import Evaluation
+from acdis.data.cache import Entry
+from acdis.data.preprocess import labels_to_native
+from acdis.evaluation.metrics import score_case
+from acdis.evaluation.records import Record
+from acdis.evaluation.sliding import predict
+from acdis.methods.base import Method
+from acdis.vocabulary import SUBSETS, subset_mask
+
+
+def score(
+    method: Method,
+    entries: Sequence[Entry],
+    evaluation: Evaluation,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    on_case: Callable[[int], None] = lambda done: None,
+) -> list[Record]:
+    """Score cases on all 15 subsets × 3 regions, at the case's own spacing.
+
+    Args:
+        dtype: of autocast; none for fp32.
+        on_case: called with the number of cases that are done.
+    """
+    records: list[Record] = []
+    for done, entry in enumerate(entries, 1):
+        records += score_case(
+            entry.name,
+            label_maps(method, entry, evaluation, device, dtype),
+            entry.native_labels(),
+            entry.meta.native_spacing,
+            evaluation,
+        )
+        on_case(done)
+    return records
+
+
+def label_maps(
+    method: Method,
+    entry: Entry,
+    evaluation: Evaluation,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    subsets: Sequence[tuple[str, ...]] = SUBSETS,
+) -> Iterator[np.ndarray]:
+    """Predicted labels [D, H, W] in the file's own grid, one subset after the other."""
+    masks = torch.tensor([subset_mask(subset) for subset in subsets])
+    images = torch.from_numpy(np.array(entry.images()))
+    probabilities = predict(method, images, evaluation.window, evaluation.stride, masks, device, dtype)
+    for subset_probabilities in probabilities:
+        yield labels_to_native(subset_probabilities, entry.meta).numpy()

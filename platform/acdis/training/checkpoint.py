@@ -1,0 +1,50 @@
+"""Checkpoints: written atomically, loaded with `weights_only=True`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from acdis.errors import UserError
+
+_HALF = ".part"  # the end of a name while its file is being written
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain containers; a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_HALF}")
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `save` wrote; nothing in the file is executed.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds more than tensors and plain containers.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a damaged file can fail anywhere in torch's unpickler, with any error
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(
+            f"{path}: not a readable checkpoint ({reason}); delete it to train from the start"
+        ) from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: not a checkpoint of this platform; delete it to train from the start")
+    return state
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed while it saved has left in the folder."""
+    for left in folder.glob(f".*{_HALF}"):
+        left.unlink(missing_ok=True)

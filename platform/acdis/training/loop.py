@@ -1,0 +1,111 @@
+"""Training: epochs over crops, a checkpoint after each, events on the way. Resuming is exact.
+
+This is the door of the room: what the floors above use of a training stands in `__all__`.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from acdis.config import Experiment
+from acdis.errors import UserError
+from acdis.training import preflight
+from acdis.training.batches import Cases, batches, steps_per_epoch
+from acdis.training.divergence import Diverged
+from acdis.training.events import Emit, EpochEnd, Event, Step
+from acdis.training.group import Group
+from acdis.training.run import (
+    BEST,
+    LAST,
+    Run,
+    begin,
+    final_state,
+    keep_best,
+    new_method,
+    save,
+    set_learning_rate,
+)
+from acdis.training.step import optimiser_step
+from acdis.training.validation import score_share, validate
+
+__all__ = [
+    "BEST",
+    "LAST",
+    "Cases",
+    "Diverged",
+    "Emit",
+    "Run",
+    "begin",
+    "final_state",
+    "new_method",
+    "optimiser_step",
+    "score_share",
+    "train",
+]
+
+
+def train(experiment: Experiment, cases: Cases, folder: Path, group: Group, emit: Emit) -> Run:
+    """Train to the last epoch, from `folder`'s checkpoint if it holds one.
+
+    Args:
+        experiment: with the method's options resolved and precision not `auto`.
+        folder: where `last.pt` (and `best.pt`) stand; shared by all processes of the group.
+        emit: called on rank 0; at the end of an epoch on every rank, together.
+
+    Raises:
+        Diverged: a term of the loss is not finite.
+        UserError: a step does not fit the memory, the checkpoint is damaged or belongs to another model, or
+            the best weights are asked for without a case to validate on.
+    """
+    if experiment.training.selection == "best" and not cases.validation:
+        raise UserError(
+            "training.selection: 'best' needs validation cases; give data.split some, or choose 'last'"
+        )
+    tell: Emit = emit if group.leads else _nobody
+    run = begin(experiment, folder, group)
+    if run.epoch < experiment.training.epochs:
+        tell(preflight.project(run, cases))
+    for epoch in range(run.epoch, experiment.training.epochs):
+        entry = _epoch(run, cases, epoch, tell)
+        run.history.append(entry.as_dict())
+        keep_best(run, entry, folder)
+        if group.leads:
+            save(run, folder)
+        group.wait()
+        emit(entry)
+    return run
+
+
+def _nobody(event: Event) -> None:
+    """Who listens on the ranks that do not lead."""
+
+
+def _epoch(run: Run, cases: Cases, epoch: int, tell: Emit) -> EpochEnd:
+    """One pass over the cases, then the validation if it is due; `epoch` counts from 0."""
+    start = time.perf_counter()
+    epochs = run.experiment.training.epochs
+    rate = set_learning_rate(run, epoch)
+    run.model.train()
+    steps = steps_per_epoch(run, cases)
+    sums: dict[str, float] = {}
+    with closing(batches(run, cases, epoch)) as source:
+        for number, samples in enumerate(source, 1):
+            terms = optimiser_step(run, samples, epoch)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / steps
+            tell(Step(epoch + 1, epochs, number, steps, terms["loss"]))
+    means = _average(sums, run.group)
+    seconds = time.perf_counter() - start
+    return EpochEnd(epoch + 1, epochs, means, rate, seconds, validate(run, cases.validation, epoch, tell))
+
+
+def _average(values: dict[str, float], group: Group) -> dict[str, float]:
+    """Mean over the processes."""
+    names = sorted(values)
+    sums = torch.tensor([values[name] for name in names], dtype=torch.float64, device=group.device)
+    means = group.add(sums) / group.world
+    return dict(zip(names, means.tolist(), strict=True))

@@ -1,0 +1,166 @@
+"""The state of one training: how it begins, what a checkpoint holds, and how it is taken up again.
+
+Nothing random is carried from step to step: every sample's state is a function of (seed, epoch, case,
+occurrence), so a checkpoint needs weights, optimisers and history only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from acdis import methods
+from acdis.config import Experiment
+from acdis.errors import UserError
+from acdis.methods.base import Method
+from acdis.networks.unet import set_checkpointing
+from acdis.training import checkpoint, precision
+from acdis.training.events import EpochEnd, EpochEntry
+from acdis.training.group import Group
+
+LAST = "last.pt"
+BEST = "best.pt"
+
+
+@dataclass
+class Run:
+    """The state of one training: what a checkpoint holds, and what it trains with.
+
+    Attributes:
+        model: the method, or its DDP wrapper.
+        dtype: of autocast; none for fp32.
+        history: one entry per epoch that is done.
+        best: `dice` and `epoch` (from 1) of the best validation; empty before the first, and where
+            `training.selection` does not ask for it.
+    """
+
+    experiment: Experiment
+    method: Method
+    model: nn.Module
+    optimisers: dict[str, torch.optim.Optimizer]
+    group: Group
+    dtype: torch.dtype | None
+    history: list[EpochEntry] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are done."""
+        return len(self.history)
+
+
+def begin(experiment: Experiment, folder: Path, group: Group) -> Run:
+    """A run at its first epoch, or where the checkpoint in `folder` left it.
+
+    Raises:
+        UserError: the checkpoint is damaged or belongs to another model, or the device lacks bf16.
+    """
+    settings = experiment.training
+    precision.check(settings.precision, group.device)
+    method = new_method(experiment).to(group.device)
+    method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    set_checkpointing(method, experiment.scaling.activation_checkpointing)
+    # Blocks that are not active yet have no gradient, hence find_unused_parameters.
+    model = DistributedDataParallel(method, find_unused_parameters=True) if group.world > 1 else method
+    dtype = precision.autocast_dtype(settings.precision)
+    run = Run(experiment, method, model, _optimisers(method, experiment), group, dtype)
+    if group.leads:
+        checkpoint.remove_leftovers(folder)
+    if (folder / LAST).exists():
+        _restore(run, folder / LAST)
+    return run
+
+
+def new_method(experiment: Experiment) -> Method:
+    """The method with the weights that the seed gives it; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        return methods.build(experiment.method.name, **experiment.method.options)
+
+
+def set_learning_rate(run: Run, epoch: int) -> float:
+    """Poly decay, rate × (1 - epoch / epochs)^power, epochs counted from 0 (RFNet convention).
+
+    Returns:
+        The recipe's rate. An optimiser for which the method has a rate of its own decays in the same way.
+    """
+    settings = run.experiment.training
+    factor = (1 - epoch / settings.epochs) ** settings.poly_power
+    rates = _rates(run.method, settings.learning_rate)
+    for name, optimiser in run.optimisers.items():
+        for parameters in optimiser.param_groups:
+            parameters["lr"] = rates[name] * factor
+    return settings.learning_rate * factor
+
+
+def save(run: Run, folder: Path) -> None:
+    """Write the checkpoint of the epochs that are done."""
+    state = {
+        "method": run.method.state_dict(),
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()},
+        "history": json.dumps(run.history),
+        "best": run.best,
+        "version": run.method.version,
+    }
+    checkpoint.save(folder / LAST, state)
+
+
+def keep_best(run: Run, entry: EpochEnd, folder: Path) -> None:
+    """With `training.selection` 'best': keep the weights of the (first) best validated epoch."""
+    dice = entry.validation.get("dice/mean")
+    if run.experiment.training.selection != "best" or dice is None:
+        return
+    if dice > run.best.get("dice", -1.0):
+        run.best = {"dice": dice, "epoch": float(entry.epoch)}
+        if run.group.leads:
+            checkpoint.save(folder / BEST, run.method.inference_state())
+
+
+def final_state(run: Run, folder: Path) -> dict[str, Tensor]:
+    """The weights that `training.selection` asks for, for inference."""
+    if run.experiment.training.selection == "best":
+        return checkpoint.load(folder / BEST, run.group.device)
+    return run.method.inference_state()
+
+
+def _optimisers(method: Method, experiment: Experiment) -> dict[str, torch.optim.Optimizer]:
+    settings = experiment.training
+    rates = _rates(method, settings.learning_rate)
+    return {
+        name: torch.optim.Adam(
+            parameters, lr=rates[name], weight_decay=settings.weight_decay, amsgrad=settings.amsgrad
+        )
+        for name, parameters in method.parameter_groups().items()
+    }
+
+
+def _rates(method: Method, usual: float) -> dict[str, float]:
+    """Learning rate of each optimiser: the recipe's, unless the method has its own."""
+    own = method.optimiser_settings()
+    return {name: own.get(name, {}).get("lr", usual) for name in method.parameter_groups()}
+
+
+def _restore(run: Run, path: Path) -> None:
+    state = checkpoint.load(path, run.group.device)
+    try:
+        _check_version(state["version"], run.method.version)
+        run.method.load_state_dict(state["method"])
+        for name, optimiser in run.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        run.history, run.best = json.loads(state["history"]), state["best"]
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: belongs to another model ({reason}); delete it to train from the start"
+        ) from None
+
+
+def _check_version(found: Any, here: int) -> None:
+    if found != here:
+        raise ValueError(f"of the method's version {found}, this is version {here}")

@@ -1,0 +1,114 @@
+"""From prepared cases and a method to records: the case's own grid, its own spacing, all subsets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from acdis.config import Data, Evaluation
+from acdis.data import cache, cases, phantom
+from acdis.evaluation.examples import SHOWN, save_example
+from acdis.evaluation.records import summarise
+from acdis.evaluation.scoring import label_maps, score
+from acdis.methods.base import Method
+from acdis.vocabulary import MODALITIES, REGION_LABELS, SUBSETS, subset_name
+
+CPU = torch.device("cpu")
+SETTINGS = Evaluation(window=(24, 24, 24), stride=(16, 16, 16), hd95=False, et_minimum=0)
+
+
+class Oracle(Method):
+    """Reads the answer, which the test writes into FLAIR; without FLAIR it sees background only.
+
+    It also checks how it is called: in evaluation mode, without gradients.
+    """
+
+    def encode(self, images, origin=None):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return images
+
+    def decode(self, features, available):
+        flair = features[:, 0].round().long().clamp(0, 3)
+        known = available[:, 0, None, None, None]
+        answer = torch.where(known, flair, torch.zeros_like(flair))
+        return 20.0 * torch.nn.functional.one_hot(answer, 4).movedim(-1, 1).float()
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory):
+    """Two phantoms at their own spacing, FLAIR replaced by the labels."""
+    folder = tmp_path_factory.mktemp("scoring")
+    phantom.write(folder / "cases", 2, seed=5, shape=(32, 36, 28), spacing=5.0)
+    data = Data(min_size=24, crop=(16, 16, 16))
+    entries = list(cache.prepare(cases.find(folder / "cases").cases, data, folder / "cache", 1).values())
+    for entry in entries:
+        images = np.load(entry.path / "image.npy")
+        images[0] = entry.labels()
+        np.save(entry.path / "image.npy", images)
+    return entries
+
+
+def test_labels_come_back_in_the_files_grid(entries):
+    """Whole where FLAIR is given, empty where it is not; the method's mode is put back."""
+    method = Oracle().train()
+    for entry in entries:
+        maps = list(label_maps(method, entry, SETTINGS, CPU, None))
+        assert len(maps) == len(SUBSETS)
+        for subset, labels in zip(SUBSETS, maps, strict=True):
+            truth = entry.native_labels()
+            assert labels.shape == truth.shape == (32, 36, 28)
+            assert np.array_equal(labels, truth if "FLAIR" in subset else np.zeros_like(truth))
+    assert method.training
+
+
+def test_records_of_all_cases_subsets_and_regions(entries):
+    done = []
+    records = score(Oracle(), entries, SETTINGS, CPU, None, done.append)
+    assert done == [1, 2]
+    assert len(records) == 2 * 15 * 3
+    assert {record.voxel_volume for record in records} == {125.0}
+    for record in records:
+        truth = next(entry for entry in entries if entry.name == record.case).native_labels()
+        voxels = int(np.isin(truth, REGION_LABELS[record.region]).sum())
+        assert record.truth_voxels == voxels
+        given = "FLAIR" in record.subset.split("_")
+        assert record.predicted_voxels == (voxels if given else 0)
+        assert record.dice == pytest.approx(1.0 if given or not voxels else 0.0, abs=1e-6)
+        assert record.hd95 is None
+    summary = summarise(records)
+    with_flair = sum("FLAIR" in subset for subset in SUBSETS) / len(SUBSETS)
+    assert summary["dice/WT/mean"] == pytest.approx(with_flair, abs=1e-6)
+
+
+def test_a_working_spacing_is_undone(tmp_path):
+    """At 6 mm the labels are coarser, so not all voxels are hit; the grid is the file's again."""
+    phantom.write(tmp_path / "cases", 1, seed=6, shape=(40, 40, 40), spacing=3.0)
+    data = Data(spacing=6.0, min_size=24, crop=(16, 16, 16))
+    found = cases.find(tmp_path / "cases").cases
+    (entry,) = cache.prepare(found, data, tmp_path / "cache", 1).values()
+    images = np.load(entry.path / "image.npy")
+    images[0] = entry.labels()
+    np.save(entry.path / "image.npy", images)
+    records = score(Oracle(), [entry], SETTINGS, CPU, None)
+    assert {record.voxel_volume for record in records} == {27.0}
+    whole = [record.dice for record in records if record.region == "WT" and record.subset == "FLAIR"]
+    assert 0.75 < whole[0] < 1.0
+
+
+def test_the_example_of_a_picture(entries, tmp_path: Path):
+    """The axial slice with the most lesion; predictions of the subsets that are shown."""
+    entry = entries[0]
+    save_example(tmp_path / "example.npz", Oracle(), entry, SETTINGS, CPU, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["example.npz"]
+    with np.load(tmp_path / "example.npz", allow_pickle=False) as example:
+        truth = entry.native_labels()
+        largest = max(range(truth.shape[2]), key=lambda k: np.count_nonzero(truth[:, :, k]))
+        assert str(example["case"]) == entry.name
+        assert np.array_equal(example["truth"], truth[:, :, largest])
+        assert example["images"].shape == (len(MODALITIES), *entry.labels().shape[:2])
+        assert list(example["subsets"]) == [subset_name(subset) for subset in SHOWN]
+        for subset, labels in zip(SHOWN, example["predictions"], strict=True):
+            expected = truth[:, :, largest] if "FLAIR" in subset else np.zeros_like(truth[:, :, 0])
+            assert np.array_equal(labels, expected)

@@ -1,0 +1,100 @@
+"""One rank of a training, as a process of its own: `child.py JOB RANK`. Prints events, saves its results.
+
+A job is a list of tasks, each the name of a function here and its arguments: starting a process takes longer
+than most of them.
+"""
+
+import pickle
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from acdis.training import loop, memory, preflight
+from acdis.training.batches import batches
+from acdis.training.group import Group
+from acdis.training.run import begin, new_method
+from acdis.training.step import accumulate, optimiser_step
+
+
+def train(group, experiment, cases, folder):
+    """All epochs: weights and history, or what the training was stopped by."""
+
+    def tell(event):
+        print(type(event).__name__, getattr(event, "epoch", ""), getattr(event, "step", ""))
+
+    folder.mkdir(exist_ok=True)
+    try:
+        run = loop.train(experiment, cases, folder, group, tell)
+    except loop.Diverged as error:
+        return {"diverged": str(error)}
+    return {"weights": run.method.state_dict(), "history": run.history}
+
+
+def gradients(group, experiment, cases, epoch, available, dtype):
+    """Terms and gradients of the first batch, its samples made to have the rows of `available`.
+
+    Half of the first sample is lesion and nothing of the others: a share's Dice is far from the batch's.
+    """
+    run = begin(experiment, Path("nowhere"), group)
+    if dtype != torch.float32:
+        method = new_method(experiment).to(dtype)
+        wrapped = DistributedDataParallel(method, find_unused_parameters=True) if group.world > 1 else method
+        run = replace(run, method=method, model=wrapped)
+    samples = []
+    for index, sample in enumerate(next(batches(run, cases, 0)), group.rank * len(available) // group.world):
+        labels = torch.zeros_like(sample.labels)
+        if index == 0:
+            labels[::2] = 3
+        row = torch.tensor(available[index], dtype=torch.bool)
+        samples.append(replace(sample, images=sample.images.to(dtype), labels=labels, available=row))
+    run.model.train()
+    terms = accumulate(run, samples, epoch)
+    return terms, {name: parameter.grad for name, parameter in run.method.named_parameters()}
+
+
+def steps(group, experiment, cases, epochs):
+    """Weights at the start and after one step in each of the epochs, counted from 0."""
+    run = begin(experiment, Path("nowhere"), group)
+    run.model.train()
+    weights = [_weights(run)]
+    for epoch in epochs:
+        optimiser_step(run, next(batches(run, cases, epoch)), epoch)
+        weights.append(_weights(run))
+    return weights
+
+
+def peaks(group, experiment, cases):
+    """Bytes that a step takes over what is held before: predicted and measured."""
+    run = begin(experiment, Path("nowhere"), group)
+    samples = next(batches(run, cases, 0))
+    run.model.train()
+    memory.reset_peak()
+    before = memory.resident()
+    predicted = preflight.predicted_peak(run, samples)
+    _, measured = preflight.measure(run, samples)
+    return predicted - before, measured - before
+
+
+def _weights(run):
+    return {name: parameter.detach().clone() for name, parameter in run.method.named_parameters()}
+
+
+def main():
+    torch.set_num_threads(1)
+    job, rank = pickle.loads(Path(sys.argv[1]).read_bytes()), int(sys.argv[2])
+    world, folder = job["world"], job["folder"]
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    group = Group(rank, world)
+    results = [globals()[task](group, **arguments) for task, arguments in job["tasks"]]
+    (folder / f"results{rank}.pickle").write_bytes(pickle.dumps(results))
+    if world > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Resuming is exact: what was killed and started again ends with the same bits."""
+
+import pytest
+import torch
+
+from acdis.errors import UserError
+from acdis.training import checkpoint, loop
+
+
+def without_seconds(history):
+    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in history]
+
+
+def assert_same_bits(one, other):
+    """Nested dicts and lists of tensors and numbers."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same_bits(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same_bits(left, right)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_killed_in_the_third_epoch_and_started_again(tmp_path, small, three, start, finish, all_losses):
+    """Synthesis starts in the second epoch: the checkpoint holds MFSB's and the discriminator's Adam."""
+    settings = {"training.iterations": 3}
+    experiment = small(settings, synthesis_start=1, **all_losses)
+
+    def tasks(name):
+        return [("train", {"experiment": experiment, "cases": three, "folder": tmp_path / name})]
+
+    (process,) = start(tmp_path / "killed", tasks("killed"))
+    lines = []
+    for line in process.stdout:
+        lines.append(line.split())
+        if lines[-1] == ["Step", "3", "1"]:
+            process.kill()
+            break
+    assert process.wait() == -9
+    assert ["EpochEnd", "2"] in lines
+    state = checkpoint.load(tmp_path / "killed" / loop.LAST)
+    assert state["history"].count('"learning_rate"') == 2  # the third epoch was not finished
+    names = [name for name in state["method"] if not name.startswith(("discriminator.", "synthesising"))]
+    stepped = {names[index].split(".")[0] for index in state["optimisers"]["main"]["state"]}
+    assert "synthesisers" in stepped
+    assert state["optimisers"]["discriminator"]["state"]
+
+    whole = finish(tmp_path / "whole", tasks("whole"))[0][0]
+    resumed = finish(tmp_path / "killed", tasks("killed"))[0][0]
+    assert_same_bits(whole["weights"], resumed["weights"])
+    assert without_seconds(whole["history"]) == without_seconds(resumed["history"])
+    assert len(whole["history"]) == 4
+    ends = [checkpoint.load(tmp_path / name / loop.LAST) for name in ("whole", "killed")]
+    assert_same_bits(ends[0]["optimisers"], ends[1]["optimisers"])
+
+
+def test_a_finished_run_is_left_alone(tmp_path, small, train):
+    experiment = small({"training.epochs": 1})
+    first, _ = train(experiment, tmp_path)
+    second, events = train(experiment, tmp_path)
+    assert events == []
+    assert second.history == first.history
+    assert_same_bits(first.method.state_dict(), second.method.state_dict())
+
+
+@pytest.mark.parametrize("options", [{"base_width": 8}, {"levels": 2}, {"synthesis": ["adver"]}])
+def test_the_checkpoint_of_another_model_is_refused(tmp_path, small, train, options):
+    train(small({"training.epochs": 1}), tmp_path)
+    with pytest.raises(UserError, match=r"last\.pt: belongs to another model .*delete it"):
+        train(small({"training.epochs": 2}, **options), tmp_path)
+
+
+def test_the_checkpoint_of_another_version_is_refused(tmp_path, small, train, monkeypatch):
+    run, _ = train(small({"training.epochs": 1}), tmp_path)
+    monkeypatch.setattr(type(run.method), "version", run.method.version + 1)
+    with pytest.raises(UserError, match="version"):
+        train(small({"training.epochs": 2}), tmp_path)
+
+
+@pytest.mark.parametrize("state", [{}, {"version": 1, "method": 3}, {"version": 1, "method": {}}])
+def test_a_checkpoint_that_lacks_parts_is_refused(tmp_path, small, train, state):
+    checkpoint.save(tmp_path / loop.LAST, state)
+    with pytest.raises(UserError, match="belongs to another model"):
+        train(small(), tmp_path)
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path, small, train):
+    (tmp_path / ".last.pt.123.part").write_bytes(b"half")
+    train(small({"training.epochs": 1}), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {loop.LAST}

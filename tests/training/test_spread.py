@@ -1,0 +1,156 @@
+"""One batch of four, spread over processes and accumulation steps: the same terms, gradients and weights.
+
+Two ranks are two real processes with a gloo group and DDP. They are started once, for all tests here.
+"""
+
+import pytest
+import torch
+
+from acdis.methods.base import MAIN
+
+TINY = {"data.crop": [12, 12, 12]}
+LATE = 3  # an epoch, counted from 0, in which every block is active; synthesis starts in the third
+#: Rows of the batch. FLAIR and T2 are never missing; T1ce is in the rows of both ranks, T1 in the second row
+#: alone: with two accumulation steps that is the last step of rank 0, and T1ce's is the first.
+AVAILABLE = [(1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 1), (1, 0, 1, 1)]
+#: All losses or the default, type, epoch, and tolerances: of terms relative, of gradients by the largest one.
+#: In fp32 the norms on the coarsest maps, of 4³ voxels, make up to 1e-4 of rounding; fp64 shows the equality.
+VARIANTS = {
+    "default fp32": (False, torch.float32, LATE, 1e-5, 5e-4),
+    "all losses fp64": (True, torch.float64, LATE, 1e-6, 1e-10),  # terms are kept in fp32
+    "waiting fp64": (True, torch.float64, 0, 1e-6, 1e-10),
+}
+
+
+@pytest.fixture(scope="session")
+def task(small, three, all_losses):
+    """The task of a variant, with the batch in so many pieces per process."""
+
+    def build(variant, accumulation):
+        every, dtype, epoch, *_ = VARIANTS[variant]
+        settings = {"training.batch_size": 4, "scaling.accumulation": accumulation}
+        experiment = small({**settings, **TINY}, **(all_losses if every else {}))
+        arguments = {"experiment": experiment, "cases": three, "epoch": epoch}
+        return "gradients", {**arguments, "available": AVAILABLE, "dtype": dtype}
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def one_step_each(small, three, all_losses):
+    """A step in each of the first three epochs, with a weight decay that would show."""
+    experiment = small({**TINY, "training.weight_decay": 0.1}, synthesis_start=2, **all_losses)
+    return "steps", {"experiment": experiment, "cases": three, "epochs": (0, 1, 2)}
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory, task, one_step_each, finish, small, three):
+    """{task: results of the ranks}."""
+    folder = tmp_path_factory.mktemp("ranks")
+    names = [(variant, accumulation) for variant in VARIANTS for accumulation in (1, 2)]
+    tasks = [task(*name) for name in names]
+    experiment = small({**TINY, "training.epochs": 2}, synthesis_start=1)
+    tasks += [one_step_each, ("train", {"experiment": experiment, "cases": three, "folder": folder / "run"})]
+    results = finish(folder, tasks, world=2)
+    return dict(zip([*names, "steps", "train"], zip(*results, strict=True), strict=True))
+
+
+@pytest.fixture(scope="session")
+def alone(child, task):
+    """The whole batch on one process, in one piece or several."""
+    from acdis.training.group import Group
+
+    known = {}
+
+    def compute(variant, accumulation=1):
+        if (variant, accumulation) not in known:
+            name, arguments = task(variant, accumulation)
+            known[variant, accumulation] = getattr(child, name)(Group(), **arguments)
+        return known[variant, accumulation]
+
+    return compute
+
+
+def compare(variant, one, other):
+    """(terms, gradients) against each other."""
+    (terms, gradients), (other_terms, other_gradients) = one, other
+    _, _, _, of_terms, of_gradients = VARIANTS[variant]
+    assert terms.keys() == other_terms.keys()
+    for name, value in terms.items():
+        assert other_terms[name] == pytest.approx(value, rel=of_terms), name
+    active = {name for name, gradient in gradients.items() if gradient is not None}
+    assert active == {name for name, gradient in other_gradients.items() if gradient is not None}
+    largest = max(gradients[name].abs().max().item() for name in active)
+    for name in active:
+        difference = (gradients[name] - other_gradients[name]).abs().max().item()
+        assert difference <= of_gradients * largest, name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_accumulation_steps(variant, accumulation, alone):
+    compare(variant, alone(variant), alone(variant, accumulation))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_ranks(variant, accumulation, alone, two_ranks):
+    results = two_ranks[variant, accumulation]
+    terms = {name: sum(result[0][name] for result in results) / 2 for name in results[0][0]}
+    for _, gradients in results:
+        compare(variant, alone(variant), (terms, gradients))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_not_active_has_no_gradient(variant, world, alone, two_ranks):
+    """MFSB of a modality that no sample lacks has none; in an epoch before synthesis no MFSB has."""
+    _, gradients = alone(variant) if world == 1 else two_ranks[variant, 2][0]
+    without = {".".join(name.split(".")[:2]) for name, gradient in gradients.items() if gradient is None}
+    late = VARIANTS[variant][2] == LATE
+    missing = {"synthesisers.0", "synthesisers.3"} if late else {f"synthesisers.{m}" for m in range(4)}
+    others = {name for name in without if not name.startswith("synthesisers")}
+    assert without - others == missing
+    assert {name.split(".")[0] for name in others} == (set() if late else {"discriminator"})
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_weights_that_wait_keep_their_bits(world, one_step_each, two_ranks, child):
+    """Weight decay included; in the third epoch they move, and all others move in each."""
+    from acdis.training.group import Group
+
+    name, arguments = one_step_each
+    first, second, third, fourth = (
+        getattr(child, name)(Group(), **arguments) if world == 1 else two_ranks["steps"][0]
+    )
+    waiting = {name for name in first if name.startswith(("synthesisers.", "discriminator."))}
+    assert {name.split(".")[0] for name in waiting} == {"synthesisers", "discriminator"}
+    for name in first:
+        moved = [not torch.equal(a, b) for a, b in ((first[name], second[name]), (second[name], third[name]))]
+        assert moved == [name not in waiting] * 2, name
+    moved = {name for name in waiting if not torch.equal(third[name], fourth[name])}
+    assert any(name.startswith("synthesisers.") for name in moved)
+    assert {name for name in waiting if name.startswith("discriminator.")} <= moved
+
+
+def test_ranks_keep_equal_weights(two_ranks):
+    """After two epochs, synthesis in the second."""
+    one, other = two_ranks["train"]
+    assert one["weights"].keys() == other["weights"].keys()
+    for name, weight in one["weights"].items():
+        assert torch.equal(weight, other["weights"][name]), name
+    assert [entry["terms"] for entry in one["history"]] == [entry["terms"] for entry in other["history"]]
+
+
+def test_two_ranks_train_as_one_process(two_ranks, train, small, tmp_path):
+    """The history within what rounding makes of two epochs."""
+    run, _ = train(small({**TINY, "training.epochs": 2}, synthesis_start=1), tmp_path)
+    for entry, other in zip(run.history, two_ranks["train"][0]["history"], strict=True):
+        assert other["terms"] == pytest.approx(entry["terms"], rel=1e-3)
+
+
+def test_terms_are_of_the_main_optimiser_and_the_discriminator(small, all_losses, child):
+    """The variants above cover both."""
+    from acdis.training.run import new_method
+
+    assert set(new_method(small(**all_losses)).parameter_groups()) == {MAIN, "discriminator"}
