@@ -1,0 +1,1 @@
+"""Which cells there are: content-addressed names and the folder that holds the truth about each."""

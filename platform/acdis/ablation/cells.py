@@ -1,0 +1,147 @@
+"""A cell is one training. Its name is a hash of all that changes its weights; its folder is the truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acdis import config, home
+from acdis.config import Experiment
+from acdis.errors import UserError
+
+#: The parts of `data` that decide what the network sees; paths and splits count through the data fingerprint.
+_DATA_KEYS = ("spacing", "min_size", "background", "crop", "lesion_crops", "augmentation")
+
+
+def identity(experiment: Experiment, data_fingerprint: str, method_version: int) -> dict[str, Any]:
+    """Everything that changes the weights, as plain values.
+
+    Args:
+        experiment: with the method's options resolved and precision not `auto`.
+        data_fingerprint: of the cases that train and validate (content, preprocessing, split).
+        method_version: raised by hand when a method's mathematics changes.
+    """
+    tree = experiment.model_dump(mode="json")
+    training = tree["training"]
+    choosing: dict[str, Any] = {}
+    if training["selection"] == "best":
+        choosing = {"window": tree["evaluation"]["window"], "stride": tree["evaluation"]["stride"]}
+    else:
+        del training["validate_every"]  # only looks, when the last epoch is kept
+    return {
+        "seed": tree["seed"],
+        "method": {**tree["method"], "version": method_version},
+        "data": {key: tree["data"][key] for key in _DATA_KEYS} | {"fingerprint": data_fingerprint},
+        "training": training,
+        "choosing": choosing,
+    }
+
+
+def cell_name(experiment: Experiment, data_fingerprint: str, method_version: int) -> str:
+    """`<method>-<12 hex>` of a SHA-256 over the canonical `identity`."""
+    return f"{experiment.method.name}-{digest(identity(experiment, data_fingerprint, method_version))}"
+
+
+def digest(tree: Any) -> str:
+    """12 hex of a SHA-256 over canonical JSON."""
+    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The folder of one cell. Files are replaced atomically, so that a reader never sees half of one."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """`<method>-<12 hex>`."""
+        return self.folder.name
+
+    @property
+    def weights(self) -> Path:
+        """Final weights, for inference."""
+        return self.folder / "weights.pt"
+
+    @property
+    def evaluations(self) -> Path:
+        """One folder per evaluation."""
+        return self.folder / "evaluations"
+
+    def state(self) -> dict[str, Any]:
+        """What the cell is doing; empty before it started."""
+        return read_json(self.folder / "state.json")
+
+    def update(self, **changes: Any) -> None:
+        """Change some keys of the state."""
+        write_json(self.folder / "state.json", self.state() | changes | {"updated": time.time()})
+
+    def begin(self, **state: Any) -> None:
+        """A new attempt: what an earlier one said about itself is forgotten."""
+        kept = {key: value for key, value in self.state().items() if key in ("evaluation", "done")}
+        write_json(self.folder / "state.json", kept | state | {"updated": time.time()})
+
+    def experiment(self) -> Experiment:
+        """The resolved experiment that it was trained with."""
+        return config.load(self.folder / "config.yaml")
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry an epoch."""
+        return read_json(self.folder / "history.json").get("epochs", [])
+
+
+def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any]) -> Cell:
+    """The cell's folder with its resolved configuration; an existing one is left as it is."""
+    cell = Cell(home.cells(base) / name)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    if not (cell.folder / "config.yaml").exists():
+        write_json(cell.folder / "lineage.json", details)
+        write_text(cell.folder / "config.yaml", config.dump(experiment))
+    return cell
+
+
+def find(base: Path, run: str) -> Cell:
+    """A cell by its name, the beginning of its name, or its folder.
+
+    Raises:
+        UserError: none or several match.
+    """
+    folder = Path(run)
+    if (folder / "config.yaml").is_file():
+        return Cell(folder.resolve())
+    every = sorted(path.parent for path in home.cells(base).glob("*/config.yaml"))
+    matches = [path for path in every if path.name.startswith(run)]
+    if len(matches) == 1:
+        return Cell(matches[0])
+    known = ", ".join(path.name for path in every[:8]) or "none yet"
+    reason = (
+        ("names several cells: ") + ", ".join(path.name for path in matches) if matches else "names no cell"
+    )
+    raise UserError(f"{run}: {reason}; cells in {home.cells(base)}: {known}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping; empty where there is no file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def write_json(path: Path, tree: dict[str, Any]) -> None:
+    """Replace a JSON file atomically."""
+    write_text(path, json.dumps(tree, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,150 @@
+"""Connecting to Ray: the job's cluster, the one that RAY_ADDRESS names, or one of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acdis.cluster.head import LOOPBACK
+from acdis.config import Scaling
+from acdis.errors import UserError
+
+# Before ray is imported anywhere: no usage statistics, and a token for whoever connects.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+
+#: Threads of a torch operation that wait for each other sleep instead of spinning: with one more busy process
+#: on two cores a training step took 10.7 s spinning and 3.5 s sleeping (2.0 s with the machine to itself).
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Ray for the time of the block; a cluster that was there before is left running.
+
+    The package that runs here is the package that runs on the workers: it is uploaded, and comes before
+    any version that a node has installed. SIGTERM is taken as Ctrl-C, so that a stopped job ends in order.
+
+    Raises:
+        UserError: RAY_ADDRESS names no cluster that can be reached.
+    """
+    address = address_of(os.environ)
+    if address == "local":
+        os.environ.update(LOOPBACK)
+    import ray
+
+    package = Path(__file__).resolve().parents[1]
+    before = _on_terminate(_interrupt)
+    try:
+        _initialise(
+            ray,
+            address=address,
+            runtime_env={"py_modules": [str(package)], "env_vars": WORKER_ENVIRONMENT},
+            log_to_driver=bool(os.environ.get("ACDIS_VERBOSE")),
+            logging_level=logging.ERROR,
+        )
+        _on_terminate(_interrupt)  # Ray has put its own in place, which would end with Ray's exit code
+        yield
+    finally:
+        ray.shutdown()
+        _on_terminate(before)
+
+
+def address_of(environment: Any) -> str:
+    """Where to connect: `local` for a Ray of our own.
+
+    Raises:
+        UserError: RAY_ADDRESS is that of the Jobs API or of Ray Client, where no training can be started.
+    """
+    address = str(environment.get("RAY_ADDRESS", "")).strip() or "local"
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"RAY_ADDRESS: {address} is the address for submitting jobs; submit with `ray job submit`, "
+            "or unset it to train on a Ray of your own"
+        )
+    if address.startswith("ray://"):
+        raise UserError(
+            f"RAY_ADDRESS: {address} is Ray Client's; submit with `ray job submit`, run on the cluster "
+            "with RAY_ADDRESS=host:port, or unset it to train on a Ray of your own"
+        )
+    return address
+
+
+def _initialise(ray: Any, address: str, **settings: Any) -> None:
+    try:
+        ray.init(address=address, **settings)
+    except (ConnectionError, RuntimeError) as error:
+        if address == "local":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"RAY_ADDRESS: no Ray cluster can be reached at {address} ({reason})") from None
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _on_terminate(handler: Any) -> Any:
+    """Set the handler of SIGTERM, where Python allows it; returns the one before."""
+    if threading.current_thread() is not threading.main_thread():
+        return signal.SIG_DFL
+    return signal.signal(signal.SIGTERM, handler)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one worker gets.
+
+    Attributes:
+        cpus: CPUs that Ray sets aside, and threads that torch uses.
+        gpus: 0 or 1.
+    """
+
+    cpus: int
+    gpus: int
+
+
+def room(scaling: Scaling) -> Room:
+    """Share out what the cluster has.
+
+    Raises:
+        UserError: the workers can never be placed; the sum is shown.
+    """
+    import ray
+
+    return share([node["Resources"] for node in ray.nodes() if node["Alive"]], scaling)
+
+
+def share(nodes: Sequence[dict[str, float]], scaling: Scaling) -> Room:
+    """What each worker gets on these nodes: as many CPUs as still leave room for every worker.
+
+    Raises:
+        UserError: as `room`.
+    """
+    gpus = int(scaling.gpu)
+    most = max((int(node.get("CPU", 0)) for node in nodes), default=1)
+    wanted = [scaling.cpus_per_worker] if scaling.cpus_per_worker else range(most, 0, -1)
+    fitting = (cpus for cpus in wanted if sum(_places(node, cpus, gpus) for node in nodes) >= scaling.workers)
+    cpus = next(fitting, scaling.cpus_per_worker or 1)
+    places = sum(_places(node, cpus, gpus) for node in nodes)
+    if places < scaling.workers:
+        have = " + ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise UserError(
+            f"scaling.workers: {scaling.workers} workers of {cpus} CPUs and {gpus} GPUs each do not fit the "
+            f"cluster ({have}: room for {places}); set fewer workers, scaling.cpus_per_worker, or "
+            "scaling.gpu=false"
+        )
+    return Room(cpus, gpus)
+
+
+def _places(node: dict[str, float], cpus: int, gpus: int) -> int:
+    by_cpu = int(node.get("CPU", 0) // cpus)
+    return min(by_cpu, int(node.get("GPU", 0) // gpus)) if gpus else by_cpu

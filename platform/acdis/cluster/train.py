@@ -1,0 +1,130 @@
+"""One cell on Ray Train: start the workers, wait with a progress display, say what came out."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from acdis.ablation.cells import Cell, write_text
+from acdis.cluster import session
+from acdis.cluster.session import Room
+from acdis.cluster.worker import run
+from acdis.config import Experiment, Scaling
+from acdis.data.inputs import Inputs
+from acdis.errors import UserError
+
+Show = Callable[[dict[str, Any]], None]
+
+
+class TrainingFailed(RuntimeError):  # noqa: N818  it says what happened
+    """The training ended without a result; the message says why."""
+
+
+def launch(
+    experiment: Experiment,
+    cell: Cell,
+    inputs: Inputs,
+    evaluation: Path,
+    tracking: dict[str, str],
+    base: Path,
+    show: Show,
+    again: bool = False,
+) -> None:
+    """Train (from the last checkpoint, if there is one) and score one cell. Ray must be connected.
+
+    Args:
+        evaluation: folder that gets the per-case records.
+        tracking: `uri` and `experiment` of MLflow.
+        base: ACDIS_HOME; Ray keeps its own state of the run below it.
+        again: score even if there are records already.
+        show: called every second with the cell's state.
+
+    Raises:
+        UserError: the run's input was wrong.
+        TrainingFailed: it diverged, or Ray gave up restarting it.
+    """
+    scaling = experiment.scaling
+    room = session.room(scaling)
+    splits = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
+    job = {
+        "experiment": experiment.model_dump(mode="json"),
+        "cell": str(cell.folder),
+        "entries": {name: list(entries) for name, entries in splits.items()},
+        "evaluation": str(evaluation),
+        "again": again,
+        "threads": room.cpus,
+        "tracking": tracking,
+    }
+    cell.begin(status="starting", workers=scaling.workers, cpus=room.cpus, gpus=room.gpus)
+    # A new name each time: the cell's folder is what resumes, and Ray continues by name.
+    name = f"{cell.name}-{time.time_ns():x}"
+    try:
+        _fit(_trainer(job, scaling, room, base / "ray", name), cell, show)
+    finally:
+        shutil.rmtree(base / "ray" / name, ignore_errors=True)  # nothing in it is read again
+    _judge(cell)
+
+
+def _trainer(job: dict[str, Any], scaling: Scaling, room: Room, storage: Path, name: str) -> Any:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    return TorchTrainer(
+        run,
+        train_loop_config=job,
+        torch_config=TorchConfig(backend="nccl" if room.gpus else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=scaling.workers,
+            use_gpu=bool(room.gpus),
+            resources_per_worker={"CPU": room.cpus} | ({"GPU": 1} if room.gpus else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=ray.train.FailureConfig(
+                max_failures=scaling.max_failures, controller_failure_limit=3
+            ),
+        ),
+    )
+
+
+def _fit(trainer: Any, cell: Cell, show: Show) -> None:
+    """Wait for Ray, showing the cell's state.
+
+    Ray waits in a thread: in the main thread it takes Ctrl-C for itself and ends the process with code 0.
+    """
+    failures: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            failures.append(error)
+
+    fitting = threading.Thread(target=fit, name="ray-train", daemon=True)
+    fitting.start()
+    while fitting.is_alive():
+        fitting.join(1.0)
+        show(cell.state())
+    if failures and cell.state().get("status") != "failed":
+        report = cell.folder / "error.txt"
+        write_text(report, "".join(traceback.format_exception(failures[0])))
+        reason = f"{_last_line(failures[0])} (all of it: {report})"
+        cell.update(status="failed", reason=reason, user_error=False)
+
+
+def _judge(cell: Cell) -> None:
+    state = cell.state()
+    if state.get("status") == "failed":
+        kind = UserError if state.get("user_error") else TrainingFailed
+        raise kind(str(state.get("reason")))
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:500]

@@ -1,0 +1,94 @@
+"""Figures as PNG: learning curves, and one slice with truth and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acdis.vocabulary import CLASSES, MODALITIES, REGIONS
+
+#: Okabe and Ito's palette: told apart by colour-blind readers too.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+LABEL_COLOURS = {1: "#56B4E9", 2: "#F0E442", 3: "#D55E00"}
+
+
+def learning_curves(path: Path, history: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Loss term by term on a logarithmic axis, and validation Dice, over epochs."""
+    plt = _pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    epochs = [entry["epoch"] for entry in history]
+    names = sorted({name for entry in history for name in entry["terms"]})
+    for number, name in enumerate(names):
+        values = [entry["terms"].get(name, np.nan) for entry in history]
+        style = ("-", "--", ":")[number // len(PALETTE) % 3]
+        left.plot(epochs, values, style, label=name, color=PALETTE[number % len(PALETTE)], lw=1.2)
+    left.set(xlabel="epoch", ylabel="mean over the epoch", yscale="symlog", title=f"loss terms: {title}")
+    left.legend(fontsize=6, ncols=2)
+    _validation_curve(right, history)
+    _save(figure, path)
+
+
+def _validation_curve(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
+    validated = [entry for entry in history if entry["validation"]]
+    if not validated:
+        axis.set_axis_off()
+        axis.set_title("no validation cases")
+        return
+    for colour, region in zip(PALETTE, REGIONS, strict=False):
+        values = [entry["validation"][f"dice/{region}/mean"] for entry in validated]
+        axis.plot([entry["epoch"] for entry in validated], values, "o-", ms=3, color=colour, label=region)
+    axis.set(xlabel="epoch", ylabel="Dice", ylim=(0, 1), title="validation Dice, mean over 15 subsets")
+    axis.legend()
+
+
+def qualitative(path: Path, example: Path) -> None:
+    """The four inputs, the truth, and the prediction from several subsets, in one axial slice."""
+    plt = _pyplot()
+    with np.load(example, allow_pickle=False) as content:
+        images, truth, predictions = content["images"], content["truth"], content["predictions"]
+        case, subsets = str(content["case"]), [str(name) for name in content["subsets"]]
+    count = 1 + len(subsets)
+    figure, axes = plt.subplots(2, count, figsize=(2.2 * count, 5), layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, name in zip(axes[0], images, MODALITIES, strict=False):
+        low, high = np.percentile(image, (1, 99.5))
+        axis.imshow(image.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+        axis.set_title(name, fontsize=9)
+    for axis, labels, name in zip(axes[1], [truth, *predictions], ["truth", *subsets], strict=True):
+        axis.imshow(_colours(labels).transpose(1, 0, 2))
+        axis.set_title(name.replace("_", " + "), fontsize=8)
+    figure.suptitle(f"{case}: " + ", ".join(_legend()), fontsize=9)
+    _save(figure, path)
+
+
+def _colours(labels: np.ndarray) -> np.ndarray:
+    picture = np.zeros((*labels.shape, 3))
+    for label, colour in LABEL_COLOURS.items():
+        picture[labels == label] = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    return picture
+
+
+def _legend() -> list[str]:
+    names = {1: "blue", 2: "yellow", 3: "orange"}
+    return [f"{CLASSES[label]} {names[label]}" for label in LABEL_COLOURS]
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp.png")
+    figure.savefig(temporary, dpi=110)
+    _pyplot().close(figure)
+    temporary.replace(path)

@@ -1,0 +1,120 @@
+"""Tracking: the only floor that speaks to MLflow, and what a run says about where it came from.
+
+Here stands what concerns the store as a whole; importing it imports no MLflow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from acdis.errors import UserError
+
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+
+
+def default_uri(home: Path) -> str:
+    """`sqlite:////…/mlflow.db` in the folder `home`."""
+    return f"sqlite:///{home.resolve()}/mlflow.db"
+
+
+def check_uri(uri: str) -> None:
+    """Raise UserError for an address that MLflow could not use, before anything is started."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme not in SCHEMES:
+        known = "sqlite:////absolute/path.db, http://host:port or https://…"
+        raise UserError(f"tracking.uri {public(uri)!r}: no MLflow store that can be used; give {known}")
+    if scheme == "sqlite" and not sqlite_path(uri):
+        raise UserError(
+            f"tracking.uri {uri!r}: workers run in other folders, so the path must be absolute: "
+            "four slashes, as in sqlite:////home/me/runs/mlflow.db"
+        )
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The absolute path of a SQLite store; None for any other address, relative ones included."""
+    parts = urlsplit(uri)
+    path = parts.path[1:]
+    sqlite = parts.scheme.startswith("sqlite") and not parts.netloc
+    return Path(path) if sqlite and path.startswith("/") else None
+
+
+def open_store(uri: str) -> Any:
+    """An `MlflowClient`, its SQLite store created if need be (1.5 s the first time).
+
+    Several processes of ours may do it at once. The lock does not hold off others: open the store once
+    before starting `mlflow server` on it.
+    """
+    from mlflow import MlflowClient
+
+    # Migrations of a new store announce themselves; nobody can do anything with that.
+    for noisy in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    path = sqlite_path(uri)
+    with store_lock(uri):
+        if path is not None and not path.exists():
+            _create(path)
+        return MlflowClient(tracking_uri=uri)
+
+
+def _create(path: Path) -> None:
+    """A new SQLite store, made aside and moved into place: one killed while migrating never opens again."""
+    from mlflow import MlflowClient
+
+    for left in path.parent.glob(f"{path.name}.new-*"):
+        left.unlink(missing_ok=True)
+    # MLflow keeps an engine per address for the life of the process: the name must not come back.
+    aside = path.with_name(f"{path.name}.new-{os.getpid()}-{time.time_ns()}")
+    MlflowClient(tracking_uri=f"sqlite:///{aside}")
+    os.replace(aside, path)
+
+
+def experiment_id(client: Any, uri: str, name: str) -> str:
+    """Id of the experiment; made if it is not there, with artifacts beside a SQLite store."""
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        path = sqlite_path(uri)
+        location = (path.parent / "mlartifacts").as_uri() if path else None
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except Exception:
+            known = client.get_experiment_by_name(name)  # another process was quicker
+            if known is None:
+                raise
+    if known.lifecycle_stage == "deleted":
+        raise RuntimeError(
+            f"experiment {name!r} is deleted there: restore it, or choose another tracking.experiment"
+        )
+    return str(known.experiment_id)
+
+
+@contextlib.contextmanager
+def store_lock(uri: str) -> Iterator[None]:
+    """Among our processes on this host one at a time, for a SQLite store; nothing for a server."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def user_part(uri: str) -> str:
+    """`user:password@` of an address, or a text that stands in none."""
+    user, at, _ = urlsplit(uri).netloc.rpartition("@")
+    return user + at if at else "\0"
+
+
+def public(uri: str) -> str:
+    """The address without user and password."""
+    return uri.replace(user_part(uri), "")

@@ -1,0 +1,144 @@
+"""`evaluate`: score a trained run again, on the same or other data, without training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from acdis import config, home
+from acdis.ablation import cells
+from acdis.ablation.cells import Cell, read_json
+from acdis.config import Experiment, Split, flatten
+from acdis.data import cache
+from acdis.data.inputs import Inputs, find_cases, prepare_cases
+from acdis.data.splits import from_files
+from acdis.errors import UserError
+from acdis.tracking.lineage import lineage
+from acdis.tracking.runs import RunTracker
+from acdis.verbs import publish
+from acdis.verbs.progress import Display
+from acdis.verbs.train import (
+    AFTER_SECONDS,
+    PHANTOM_WARNING,
+    evaluation_folder,
+    only_one,
+    tracker_of,
+    tracking_of,
+    where_to_look,
+)
+
+
+def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequence[str]) -> None:
+    """Score a finished cell and show the table.
+
+    Args:
+        run: a cell's name, the beginning of it, or its folder.
+        root: folder of cases; none: those that the cell was trained on.
+        split: a file that lists the cases to score; none: the cell's own test cases, or with another root
+            all cases in it.
+        overrides: `evaluation.…`, `scaling.…` and `tracking.…` may be changed.
+
+    Raises:
+        UserError: no such cell, not trained yet, or a case that is not there.
+    """
+    base = home.home()
+    cell = cells.find(base, run)
+    if not cell.weights.exists():
+        raise UserError(
+            f"{cell.name}: has no final weights yet (state: "
+            f"{cell.state().get('status', 'not started')}); train it first"
+        )
+    experiment = _experiment(cell, root, overrides)
+    with Display() as display, only_one(cell):
+        inputs = Inputs((), (), tuple(_entries(cell, experiment, base, root, split, display)))
+        folder = evaluation_folder(cell, experiment, inputs.test_fingerprint)
+        display.say(f"scoring {cell.name} on {len(inputs.test)} cases")
+        _score(experiment, cell, inputs, folder, base, display)
+        display.say(_publish(cell, experiment, folder, base))
+        if experiment.data.phantoms is not None:
+            display.say(PHANTOM_WARNING)
+        display.say(where_to_look(experiment, base))
+
+
+def _experiment(cell: Cell, root: Path | None, overrides: Sequence[str]) -> Experiment:
+    """The cell's experiment; only what cannot change the weights may differ."""
+    for override in overrides:
+        if not override.startswith(("evaluation.", "scaling.", "tracking.")):
+            raise UserError(
+                f"override {override!r}: evaluation takes evaluation.…, scaling.… and tracking.… only"
+            )
+    experiment = config.load(cell.folder / "config.yaml", overrides)
+    if root is None:
+        return experiment
+    data = experiment.data.model_copy(
+        update={"root": str(root.expanduser().resolve()), ("phantoms"): None, "split": Split()}
+    )
+    return experiment.model_copy(update={"data": data})
+
+
+def _entries(
+    cell: Cell, experiment: Experiment, base: Path, root: Path | None, split: Path | None, display: Display
+) -> list[cache.Entry]:
+    found = find_cases(experiment.data, base, display.count)
+    wanted: Sequence[str]
+    if split is not None:
+        wanted = from_files({"train": split}, found.names).train  # the one list that may stand alone
+    else:
+        wanted = found.names if root else read_json(cell.folder / "lineage.json")["splits"]["test"]
+    unknown = [name for name in wanted if name not in found.names]
+    if unknown or not wanted:
+        what = (
+            (f"not found any more: {', '.join(unknown)}")
+            if unknown
+            else "none: it was trained without test cases"
+        )
+        raise UserError(f"{cell.name}: cases to score: {what}; give --root or --split")
+    entries = prepare_cases(
+        found.only(wanted), wanted, experiment.data, base, len(os.sched_getaffinity(0)), display.count
+    )
+    return [entries[name] for name in wanted]
+
+
+def _score(
+    experiment: Experiment, cell: Cell, inputs: Inputs, folder: Path, base: Path, display: Display
+) -> None:
+    from acdis.cluster import session
+    from acdis.cluster.train import launch
+
+    try:
+        with session.connected():
+            launch(
+                experiment,
+                cell,
+                inputs,
+                folder,
+                tracking_of(experiment, base),
+                base,
+                display.state,
+                again=True,
+            )
+    finally:
+        cell.update(status="done", reason=None)  # the training is, whatever became of this
+
+
+def _publish(cell: Cell, experiment: Experiment, folder: Path, base: Path) -> str:
+    """Other data or settings than the training's get an MLflow run of their own, so that its scores stay."""
+    title = f"{cell.name} scored again"
+    tracking = tracking_of(experiment, base)
+    if folder.name == cell.state().get("evaluation"):
+        with tracker_of(cell, tracking, running=False) as tracker:
+            return publish.scores(tracker, cell, folder, experiment.evaluation, title)
+    name = f"{cell.name}/{folder.name}"
+    tracker = RunTracker(folder, tracking["uri"], tracking["experiment"], name, name)
+    try:
+        tree = experiment.model_dump(mode="json")
+        tracker.log_params(
+            flatten({"data": {"root": tree["data"]["root"]}, "evaluation": tree["evaluation"]})
+        )
+        tracker.log_tags(lineage() | {"acdis.evaluation_of": cell.name})
+        text = publish.scores(tracker, cell, folder, experiment.evaluation, title)
+        tracker.finish("FINISHED")
+    finally:
+        tracker.close(timeout=AFTER_SECONDS)
+    return text

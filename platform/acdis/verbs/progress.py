@@ -1,0 +1,131 @@
+"""Progress for people: a bar on a terminal, a line every few seconds in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+#: Seconds between lines in a log, and after which workers take unusually long to start.
+LOG_SECONDS, PATIENCE = 10.0, 60.0
+
+
+class Display:
+    """Shows counted work (`count`) and a cell's state (`state`); use it as a context."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self.live = self.console.is_terminal
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.tasks: dict[str, Any] = {}
+        self.said = self.status = ""
+        self.said_at = 0.0
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live:
+            self.bars.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.console.print(line, markup=False)
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """So many of so many."""
+        if self.live:
+            if what not in self.tasks:
+                self.tasks[what] = self.bars.add_task(what, total=total)
+            self.bars.update(self.tasks[what], completed=done, total=total)
+        else:
+            self._log(f"{what}: {done} of {total}", urgent=done == total)
+
+    def state(self, state: dict[str, Any]) -> None:
+        """What a cell is doing; to be called every second or so."""
+        status = state.get("status", "not started")
+        news = status != self.status
+        self.status = status
+        if not self.live:
+            self._log(describe(state), urgent=news)
+        elif status == "training" and state.get("steps"):
+            self.count("training steps", steps_done(state), state["epochs"] * state["steps"])
+        elif status == "scoring":
+            self.count("scoring cases", state["scored"], state["cases"])
+        elif news:
+            self.say(describe(state))
+
+    def _log(self, line: str, urgent: bool) -> None:
+        """A line at once if it is urgent, else one every few seconds, also where nothing has changed."""
+        now = time.monotonic()
+        if (urgent and line != self.said) or now - self.said_at >= LOG_SECONDS:
+            self.said, self.said_at = line, now
+            self.say(line)
+
+
+def describe(state: dict[str, Any]) -> str:
+    """One line: where the cell stands and how long it will take."""
+    status = str(state.get("status", "not started"))
+    if status == "training":
+        return _training(state)
+    if status == "scoring":
+        return f"scoring: case {state['scored']} of {state['cases']} done, on 15 subsets each"
+    if status == "starting":
+        waited = time.time() - float(state.get("updated", time.time()))
+        return "starting workers (about 15 s)" if waited < PATIENCE else _still_starting(waited)
+    return status + (f": {state['reason']}" if state.get("reason") else "")
+
+
+def _still_starting(seconds: float) -> str:
+    return (
+        f"starting workers for {clock(seconds)} now; another job may hold the CPUs or GPUs (see `ray status`)"
+    )
+
+
+def _training(state: dict[str, Any]) -> str:
+    left = f", {clock(remaining(state))} left" if "step_seconds" in state else ""
+    if "step" not in state:
+        return f"training: beginning{left}"
+    return (
+        f"training: epoch {state['epoch']} of {state['epochs']}, step {state['step']} of {state['steps']}, "
+        f"loss {state['loss']:.3f}{_dice(state)}{left}"
+    )
+
+
+def steps_done(state: dict[str, Any]) -> int:
+    """Optimiser steps over all epochs; the end of an epoch may be newer than its last step that was told."""
+    steps = int(state.get("steps", 0))
+    told = (int(state.get("epoch", 1)) - 1) * steps + int(state.get("step", 0))
+    return max(int(state.get("done", 0)) * steps, told)
+
+
+def remaining(state: dict[str, Any]) -> float:
+    """Seconds of training steps that are left, from the measured step."""
+    if not state.get("steps"):
+        return float(state.get("projected_seconds", 0.0))
+    return max(0, state["epochs"] * state["steps"] - steps_done(state)) * float(state["step_seconds"])
+
+
+def clock(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 10 s`, `12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _dice(state: dict[str, Any]) -> str:
+    dice = state.get("validation", {}).get("dice/mean")
+    return f", validation Dice {100 * dice:.1f} %" if dice is not None else ""

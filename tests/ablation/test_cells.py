@@ -1,0 +1,218 @@
+"""Names of cells: what changes the weights changes the name, and nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from acdis import config, methods
+from acdis.ablation import cells
+from acdis.ablation.cells import Cell
+from acdis.config import Augmentation, Data, Experiment, Training
+from acdis.errors import UserError
+from acdis.methods.acdis.options import Options
+
+FINGERPRINT = "ab" * 32
+FULL: dict[str, Any] = {
+    "training": {"precision": "fp32"},
+    "method": {"options": {"synthesis": ["mse", "adver"], "synthesis_start": 5}},
+}
+
+
+def _name(tree: dict[str, Any], fingerprint: str = FINGERPRINT, version: int = 1) -> str:
+    return cells.cell_name(methods.resolve(config.parse(tree, "test")), fingerprint, version)
+
+
+def _with(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """`tree` with one key changed."""
+    first, _, rest = path.partition(".")
+    changed = _with(tree.get(first, {}), rest, value) if rest else value
+    return tree | {first: changed}
+
+
+NAME = _name(FULL)
+
+
+def test_a_name_is_the_method_and_twelve_hex() -> None:
+    method, _, rest = NAME.partition("-")
+    assert method == "acdis"
+    assert len(rest) == 12
+    assert int(rest, 16) >= 0
+
+
+def test_the_name_of_the_defaults_stays() -> None:
+    """Changing it orphans every cell that was trained: only with a change of what they mean."""
+    tree = {"a": [1, 2.5, None, True], "b": {"d": "é", "c": 1}}
+    assert cells.digest(tree) == cells.digest({"b": {"c": 1, "d": "é"}, "a": [1, 2.5, None, True]})
+    assert cells.digest({}) == "44136fa355b3"  # SHA-256 of "{}", by sha256sum
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"training": {"precision": "fp32", "learning_rate": 1e-4, "epochs": 500}, "method": FULL["method"]},
+        {
+            "method": {"options": {"synthesis_start": 5, "synthesis": ["mse", "adver"]}, "name": "acdis"},
+            "training": FULL["training"],
+        },
+        _with(FULL, "method.options.synthesis", ["adver", "mse"]),
+        _with(FULL, "method.options.adversarial_weight", 0.001),
+        _with(FULL, "method.options.window", 5),
+        _with(FULL, "method.options.window", 5.0),
+        _with(FULL, "method.options.stride", 5),
+        _with(FULL, "method.options.consistency_levels", [4, 3, 2, 1]),
+        _with(FULL, "training.learning_rate", "1e-4"),
+        _with(FULL, "training.weight_decay", 0.0001),
+        _with(FULL, "data.lesion_crops", 0),
+        _with(FULL, "data.crop", [80.0, 80, 80]),
+        _with(FULL, "data.root", "/elsewhere"),
+        _with(FULL, "data.phantoms", {"cases": 3}),
+        _with(FULL, "data.split", {"train": "a.txt"}),
+        _with(FULL, "scaling", {"workers": 2, "accumulation": 1, "gpu": True, "max_failures": 0}),
+        _with(FULL, "scaling.activation_checkpointing", True),
+        _with(FULL, "tracking", {"uri": "http://somewhere:5000", "experiment": "other"}),
+        _with(
+            FULL,
+            "evaluation",
+            {"window": [32, 32, 32], "stride": [32, 32, 32], "hd95": False, "et_minimum": 0},
+        ),
+        _with(FULL, "training.validate_every", 3),
+    ],
+)
+def test_equal_meaning_has_an_equal_name(same: dict[str, Any]) -> None:
+    assert _name(same) == NAME
+
+
+OTHER: dict[str, Any] = {
+    "data.spacing": 2.0,
+    "data.min_size": 96,
+    "data.background": "normalised",
+    "data.crop": [64, 80, 80],
+    "data.lesion_crops": 0.5,
+    "data.augmentation.rotation": 5,
+    "data.augmentation.rotation_fill": "minus_one",
+    "data.augmentation.intensity_scale": 0.2,
+    "data.augmentation.intensity_shift": 0.2,
+    "data.augmentation.intensity_per_slice": True,
+    "data.augmentation.flip": 0.25,
+    "training.epochs": 499,
+    "training.batch_size": 4,
+    "training.iterations": 10,
+    "training.learning_rate": 2e-4,
+    "training.weight_decay": 0.0,
+    "training.amsgrad": False,
+    "training.poly_power": 1.0,
+    "training.precision": "bf16",
+    "training.selection": "best",
+    "method.options.base_width": 8,
+    "method.options.levels": 3,
+    "method.options.padding": "reflect",
+    "method.options.afeb": "conv",
+    "method.options.afeb_attention": "bottleneck",
+    "method.options.afeb_tokens": 6,
+    "method.options.mfsb": "conv",
+    "method.options.mfsb_kernel": 3,
+    "method.options.aux_fusion": "adapter",
+    "method.options.consistency": ["var"],
+    "method.options.consistency_levels": [1],
+    "method.options.synthesis": ["adver"],
+    "method.options.synthesis_over": "all",
+    "method.options.synthesis_start": 6,
+    "method.options.hold_fused_map": True,
+    "method.options.window": 4,
+    "method.options.stride": 3,
+    "method.options.adversarial_weight": 0.01,
+    "method.options.discriminator_learning_rate": 1e-3,
+    "seed": 1,
+}
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER.items())
+def test_what_changes_the_weights_changes_the_name(key: str, value: Any) -> None:
+    assert _name(_with(FULL, key, value)) != NAME
+
+
+def _fields(model: type[BaseModel], prefix: str) -> set[str]:
+    return {f"{prefix}.{name}" for name in model.model_fields}
+
+
+def test_no_field_is_forgotten() -> None:
+    """A new field must be put into the test above, or be known not to change the weights."""
+    without_effect = {
+        "data.root",
+        "data.phantoms",
+        "data.split",
+        "data.augmentation",
+        "training.validate_every",
+    }
+    every = (
+        _fields(Data, "data")
+        | _fields(Augmentation, "data.augmentation")
+        | _fields(Training, "training")
+        | _fields(Options, "method.options")
+    )
+    assert every - without_effect == OTHER.keys() - {"seed"}
+    assert set(Experiment.model_fields) == {
+        "seed",
+        "data",
+        "method",
+        "training",
+        "evaluation",
+        "scaling",
+        "tracking",
+    }
+    assert get_args(Training.model_fields["selection"].annotation) == ("last", "best")
+
+
+def test_data_and_version_of_the_method_are_in_the_name() -> None:
+    assert _name(FULL, fingerprint="cd" * 32) != NAME
+    assert _name(FULL, version=2) != NAME
+
+
+def test_how_is_validated_counts_where_it_chooses_the_weights() -> None:
+    best = _with(FULL, "training.selection", "best")
+    for key, value in (
+        ("training.validate_every", 3),
+        ("evaluation.stride", [80, 80, 80]),
+        ("evaluation.window", [64, 64, 64]),
+    ):
+        assert _name(_with(best, key, value)) != _name(best)
+    assert _name(_with(best, "evaluation.hd95", False)) == _name(best)
+
+
+def test_a_cell_is_found_by_the_beginning_of_its_name(tmp_path: Path) -> None:
+    experiment = methods.resolve(config.parse(FULL, "test"))
+    made = [cells.create(tmp_path, name, experiment, {"tags": {}}) for name in ("acdis-aaa1", "acdis-aab2")]
+    assert cells.find(tmp_path, "acdis-aaa").folder == made[0].folder
+    assert cells.find(tmp_path, str(made[1].folder)).name == "acdis-aab2"
+    with pytest.raises(UserError, match="names several cells: acdis-aaa1, acdis-aab2"):
+        cells.find(tmp_path, "acdis")
+    with pytest.raises(UserError, match="names no cell"):
+        cells.find(tmp_path, "rfnet")
+
+
+def test_a_cell_keeps_its_first_configuration(tmp_path: Path) -> None:
+    experiment = methods.resolve(config.parse(FULL, "test"))
+    cell = cells.create(tmp_path, "acdis-1", experiment, {"tags": {"a": "b"}})
+    cells.create(tmp_path, "acdis-1", experiment.model_copy(update={"seed": 5}), {})
+    assert cell.experiment() == experiment
+    assert cells.read_json(cell.folder / "lineage.json") == {"tags": {"a": "b"}}
+
+
+def test_the_state_is_changed_key_by_key_and_begun_anew(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    assert cell.state() == {}
+    cell.update(status="training", epoch=1, evaluation="e")
+    cell.update(epoch=2)
+    assert cell.state() | {"updated": 0} == {
+        "status": "training",
+        "epoch": 2,
+        "evaluation": "e",
+        "updated": 0,
+    }
+    cell.begin(status="starting")
+    assert cell.state() | {"updated": 0} == {"status": "starting", "evaluation": "e", "updated": 0}
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]

@@ -1,0 +1,221 @@
+"""Our own Ray head: found again, ended exactly; jobs on it speak for themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from acdis.ablation.cells import read_json, write_json
+from acdis.cluster import head, submit
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def _submit(state: dict[str, Any], checkout: Path, *command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "acdis.cluster.head", "submit", *command],
+        env=os.environ | {"ACDIS_HOME": str(state["base"])},
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_it_is_found_again_and_listens_on_loopback_alone(ray_head: dict[str, Any]) -> None:
+    assert head.start(ray_head["base"])["mark"] == ray_head["mark"]
+    ours = {process.pid for process in head.processes(ray_head["mark"])}
+    listening = [
+        each.laddr.ip
+        for each in psutil.net_connections("tcp")
+        if each.status == "LISTEN" and each.pid in ours
+    ]
+    assert listening
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+
+
+def test_nobody_is_let_in_without_the_token(ray_head: dict[str, Any]) -> None:
+    import urllib.error
+    import urllib.request
+
+    for headers in ({}, {"Authorization": "Bearer " + "0" * 64}):
+        request = urllib.request.Request(ray_head["address"] + "/api/jobs/", headers=headers)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert refused.value.code in (401, 403)
+
+
+def test_a_second_head_is_stopped_and_the_first_lives_on(ray_head: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    state = head.start(other)
+    try:
+        assert state["mark"] != ray_head["mark"]
+        theirs = head.processes(state["mark"])
+        assert head.stop(other) == len(theirs) > 5
+        assert not any(process.is_running() for process in theirs)
+    finally:
+        head.stop(other)
+    assert not Path(state["temporary"]).exists()
+    assert head.running(other) == {}
+    assert head.stop(other) == 0
+    assert head.running(ray_head["base"])["mark"] == ray_head["mark"]
+
+
+def test_the_job_speaks_for_itself_and_its_exit_code_comes_through(
+    ray_head: dict[str, Any], checkout: Path
+) -> None:
+    process = _submit(
+        ray_head, checkout, "python", "experiments/main.py", "train", "experiments/nothing.yaml"
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, out + err
+    lines = out.splitlines()
+    assert lines[0].startswith("Ray: ")
+    assert lines[1].startswith("+ ray job submit")
+    assert [line for line in lines[2:] if line.strip()] == [
+        "error: experiments/nothing.yaml: cannot be read (No such file or directory); give the path of an "
+        "experiment file"
+    ]
+    _no_token(ray_head, out + err)
+
+
+def _no_token(state: dict[str, Any], text: str) -> None:
+    """Neither in what was said, nor in any log, nor in any command line."""
+    token = Path(state["token"]).read_text()
+    assert len(token) == 64
+    assert Path(state["token"]).stat().st_mode & 0o077 == 0
+    assert token not in text
+    assert not any(token in " ".join(head._command(process)) for process in psutil.process_iter())
+    logs = [Path(state["base"]) / "head" / "head.log", *Path(state["temporary"]).rglob("*.*")]
+    assert not [file for file in logs if file.is_file() and token.encode() in file.read_bytes()]
+
+
+def test_a_job_that_cannot_know_where_outputs_go_says_so(ray_head: dict[str, Any], checkout: Path) -> None:
+    line = [
+        *head.ray_command("job", "submit"),
+        f"--address={ray_head['address']}",
+        f"--working-dir={checkout}",
+        *("--", "python", "experiments/main.py"),
+    ]
+    variables = {key: value for key, value in head.environment(ray_head).items() if key != "ACDIS_HOME"}
+    done = subprocess.run(line, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    assert "error: ACDIS_HOME: not set" in done.stdout
+    assert "exit code 2" in done.stdout
+    assert done.returncode == 1  # Ray's command line knows no other
+
+
+def test_ctrl_c_stops_exactly_this_job(ray_head: dict[str, Any], checkout: Path) -> None:
+    sleep = "import time; print('up', flush=True); time.sleep(150)"
+    stays = _submit(ray_head, checkout, "python", "-c", sleep)
+    ended = _submit(ray_head, checkout, "python", "-c", sleep)
+    try:
+        for process in (stays, ended):
+            while (line := process.stdout.readline()) != "up\n":
+                assert line, process.stderr.read()
+        ended.send_signal(signal.SIGINT)
+        _, err = ended.communicate(timeout=60)
+        assert ended.returncode == 1
+        assert "stopped; the same command goes on" in err
+        jobs = submit._ask(ray_head, "/api/jobs/", "GET")
+        status = [job["status"] for job in jobs if "sleep(150)" in job["entrypoint"]]
+        assert sorted(status) == ["RUNNING", "STOPPED"]
+    finally:
+        for process in (stays, ended):
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+
+
+def test_a_submission_that_ray_refuses_shows_why(
+    ray_head: dict[str, Any], checkout: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = ray_head | {"address": "http://127.0.0.1:9"}
+    line = submit._command_line(broken, checkout, ray_head["base"], "acdis-none", ["true"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert submit._run(line, broken, "acdis-none") == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    err = capfd.readouterr().err
+    assert "http://127.0.0.1:9" in err
+    assert "did not run the job" in err
+
+
+WORKER = """
+import json
+from acdis.cluster import session
+from acdis.config import Scaling
+from acdis.errors import UserError
+with session.connected():
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def look():
+        import platform, sys, acdis
+        return [platform.__file__, platform.system(), getattr(acdis, "__file__", ""), sys.path[:3]]
+
+    try:
+        session.room(Scaling(workers=3, cpus_per_worker=1000))
+        said = ""
+    except UserError as error:
+        said = str(error)
+    print(json.dumps([ray.get(look.remote()), said]))
+"""
+
+
+def test_platform_is_the_standard_library_on_a_worker_too(ray_head: dict[str, Any], checkout: Path) -> None:
+    assert not (checkout / "platform" / "__init__.py").exists()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    variables = kept | head.environment(ray_head) | head.LOOPBACK | {"RAY_ADDRESS": ray_head["gcs"]}
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER],
+        env=variables,
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (file, system, package, _), said = json.loads(done.stdout.splitlines()[-1])
+    assert Path(file).parent == Path(os.__file__).parent
+    assert system == os.uname().sysname
+    assert not Path(package).is_relative_to(checkout)
+    assert "3 workers of 1000 CPUs and 0 GPUs each do not fit" in said
+
+
+def test_what_a_dead_head_left_behind_does_not_matter(tmp_path: Path) -> None:
+    folder = tmp_path / "head"
+    write_json(
+        folder / "head.json",
+        {
+            "mark": "of a head before the machine was started again",
+            "address": f"http://127.0.0.1:{head.free_ports(1)[0]}",
+            "temporary": str(tmp_path / "gone"),
+            "token": str(folder / "token"),
+        },
+    )
+    assert head.running(tmp_path) == {}
+    state = head.start(tmp_path)
+    try:
+        assert head.running(tmp_path)["mark"] == state["mark"] == read_json(folder / "head.json")["mark"]
+        begun = time.monotonic()
+        assert head.start(tmp_path)["mark"] == state["mark"]
+        assert time.monotonic() - begun < 10
+    finally:
+        head.stop(tmp_path)
+
+
+def test_half_a_state_file_is_no_head(tmp_path: Path) -> None:
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "head.json").write_text('{"mark": "ab')
+    assert head.running(tmp_path) == {}
+    assert head.stop(tmp_path) == 0

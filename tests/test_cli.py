@@ -1,0 +1,128 @@
+"""The command line: verbs, exit codes, and errors of one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acdis import __version__, cli
+from acdis.errors import UserError
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["acdis", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["train", "--help"], 0),
+        (["data", "prepare", "-h"], 0),
+        (["trian", "x.yaml"], 2),
+        (["train"], 2),
+        (["train", "--nothing"], 2),
+        (["data", "phantom", "out", "--cases", "0"], 2),
+        (["train", "nothing.yaml"], 2),
+        (["evaluate", "nothing"], 2),
+        (["data", "check", "nothing"], 2),
+    ],
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+) -> None:
+    monkeypatch.setenv("ACDIS_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert _main(monkeypatch, *words) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_help_shows_the_verbs_that_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _main(monkeypatch, "--help")
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in ("train", "evaluate", "data"))
+
+
+def _raising(error: BaseException) -> Any:
+    def verb(*_: Any) -> None:
+        raise error
+
+    return verb
+
+
+def test_what_a_verb_raises_becomes_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import acdis.verbs.train
+    from acdis.cluster.train import TrainingFailed
+
+    for error, code, said in (
+        (UserError("seed: no"), 2, "error: seed: no\n"),
+        (TrainingFailed("the loss became NaN"), 1, "failed: the loss became NaN\n"),
+        (KeyboardInterrupt(), 1, "stopped; the same command goes on where it stopped\n"),
+    ):
+        monkeypatch.setattr(acdis.verbs.train, "train", _raising(error))
+        assert _main(monkeypatch, "train", "x.yaml") == code
+        assert capsys.readouterr().err == said
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    import acdis.verbs.train
+
+    monkeypatch.setattr(acdis.verbs.train, "train", _raising(RuntimeError("a bug")))
+    monkeypatch.setattr(sys, "argv", ["acdis", "train", "x.yaml"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main()
+
+
+def test_without_a_verb_the_demo_is_trained(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+    import acdis.verbs.train
+
+    asked: list[Any] = []
+    monkeypatch.setattr(acdis.verbs.train, "train", lambda *words: asked.append(words))
+    assert _main(monkeypatch) == 0
+    assert asked == [(checkout / "experiments" / "phantom.yaml", [])]
+
+
+def test_main_takes_the_checkouts_package_whatever_is_installed(checkout: Path, tmp_path: Path) -> None:
+    fake = tmp_path / "acdis"
+    fake.mkdir()
+    (fake / "__init__.py").write_text("raise ImportError('the installed one')")
+    script = checkout / "experiments" / "main.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--version"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, __version__), done.stderr
+
+
+def test_help_and_errors_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from acdis import cli\n"
+        "sys.argv = ['acdis', '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'monai', 'ray', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

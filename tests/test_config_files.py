@@ -1,0 +1,191 @@
+"""Experiment files: what is read, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acdis import config, methods
+from acdis.config import Experiment
+from acdis.errors import UserError
+
+
+def _load(folder: Path, text: str, *overrides: str) -> Experiment:
+    file = folder / "experiment.yaml"
+    file.write_text(text)
+    return config.load(file, overrides)
+
+
+def test_no_file_is_the_defaults() -> None:
+    assert config.load(None) == Experiment()
+
+
+def test_overrides_reach_nested_keys_and_method_options() -> None:
+    found = config.load(
+        None, ["data.crop=[16, 16, 16]", "method.options.base_width=8", "training.learning_rate=1e-3"]
+    )
+    assert found.data.crop == (16, 16, 16)
+    assert found.training.learning_rate == 1e-3
+    assert methods.resolve(found).method.options["base_width"] == 8
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.crop=[16, 16]", ["data.crop: too few values", "[16, 16]"]),
+        ("data.crop=[16, 16, 16, 16]", ["data.crop: too many values, 3 at most"]),
+        ("data.crop=16", ["data.crop", "16"]),
+        ("data.crp=[1, 1, 1]", ["unknown key 'data.crp'; did you mean 'data.crop'?"]),
+        ("epochs=3", ["unknown key 'epochs'; did you mean 'training.epochs'?"]),
+        ("training.epochs=none", ["training.epochs", "'none'"]),
+        ("training.learning_rate=nan", ["training.learning_rate", "finite"]),
+        ("seed.x=1", ["seed"]),
+        ("=5", ["'=5'", "key.path=value"]),
+        ("a..b=5", ["'a..b=5'", "key.path=value"]),
+        (".=5", ["key.path=value"]),
+        ("training.epochs", ["key.path=value"]),
+        ("seed=[", ["seed=[", "YAML"]),
+        ("evaluation.stride=[81, 40, 40]", ["stride", "left out"]),
+        ("scaling.workers=3", ["training.batch_size 2", "3 workers"]),
+    ],
+)
+def test_a_wrong_override_is_one_clear_line(override: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        config.load(None, [override])
+    assert "\n" not in str(refused.value)
+    for word in words:
+        assert word in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method.options.base_with=8", "did you mean 'base_width'?"),
+        ("method.options.base_width=many", "method.options.base_width"),
+        ("method.name=acdi", "did you mean 'acdis'?"),
+        ("method.options.adversarial_weight=1", "no effect"),
+    ],
+)
+def test_a_wrong_method_option_names_the_nearest(override: str, words: str) -> None:
+    with pytest.raises(UserError, match="method") as refused:
+        methods.resolve(config.load(None, [override]))
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\ndata: {crop: [1\n", ["line 3", "YAML"]),
+        ("seed: 1\ndata: {}\nseed: 2\n", ["line 3", "'seed' is given twice"]),
+        ("data:\n  crop: *nowhere\n", ["line 2", "nowhere"]),
+        ("a: &a {b: *a}\n", ["recursive"]),
+        ("seed: !!python/object/apply:os.getpid []\n", ["line 1", "YAML"]),
+        ("- 1\n- 2\n", ["found a list"]),
+        ("1: 2\n", ["strings"]),
+        ("extends: nowhere.yaml\n", ["nowhere.yaml", "cannot be read"]),
+        ("extends: experiment.yaml\n", ["extends itself"]),
+        ("extends: [a]\n", ["extends"]),
+    ],
+)
+def test_a_broken_file_is_named_with_the_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        _load(tmp_path, text)
+    for word in ["experiment.yaml" if "nowhere.yaml" not in words else "nowhere.yaml", *words]:
+        assert word in str(refused.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    for file in ("bytes.yaml", "nothing.yaml", "."):
+        with pytest.raises(UserError, match="give the path of an experiment file"):
+            config.load(tmp_path / file)
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert _load(tmp_path, "") == Experiment()
+
+
+def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
+    text = "evaluation: &e {window: [32, 32, 32], stride: [16, 16, 16]}\ndata: {crop: [16, 16, 16]}\n"
+    assert _load(tmp_path, text).evaluation.window == (32, 32, 32)
+    merged = "data:\n  phantoms: {cases: 3, seed: 1}\n  split: &s {counts: [1, 1, 1]}\n"
+    assert _load(tmp_path, merged).data.split.counts == (1, 1, 1)
+
+
+def test_extends_keeps_what_is_not_said_again(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "base.yaml").write_text(
+        "seed: 4\ntraining: {epochs: 7, batch_size: 4}\ndata: {root: cases, split: {train: lists/a.txt}}\n"
+    )
+    found = _load(
+        tmp_path,
+        "extends: below/base.yaml\ntraining: {epochs: 9}\ndata: {split: {test: b.txt}}\n",
+        "training.batch_size=6",
+    )
+    assert (found.seed, found.training.epochs, found.training.batch_size) == (4, 9, 6)
+    assert found.data.root == str(tmp_path / "below" / "cases")  # each path relative to the file that says it
+    assert found.data.split.train == str(tmp_path / "below" / "lists" / "a.txt")
+    assert found.data.split.test == str(tmp_path / "b.txt")
+
+
+def test_relative_paths_in_overrides_are_the_working_directorys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = config.load(None, ["data.root=here", "data.split.train=$LISTS/a.txt"])
+    assert found.data.root == str(tmp_path / "here")
+    assert found.data.split.train == "$LISTS/a.txt"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    epochs=st.integers(1, 10**6),
+    rate=st.floats(1e-12, 1e6),
+    crop=st.tuples(*[st.integers(1, 128)] * 3),
+    lesion=st.floats(0, 1),
+    root=st.none()
+    | st.text(st.characters(codec="utf-8", exclude_characters="$~\0"), min_size=1, max_size=20),
+    options=st.dictionaries(
+        st.text(min_size=1, max_size=8), st.integers() | st.booleans() | st.text(max_size=5), max_size=3
+    ),
+)
+def test_what_is_dumped_is_what_is_loaded(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    epochs: int,
+    rate: float,
+    crop: Any,
+    lesion: float,
+    root: str | None,
+    options: dict[str, Any],
+) -> None:
+    tree = {
+        "seed": seed,
+        "data": {"crop": crop, "lesion_crops": lesion, "root": f"/{root}" if root else None},
+        "training": {"epochs": epochs, "learning_rate": rate},
+        "method": {"options": options},
+    }
+    experiment = config.parse(tree, "test")
+    file = tmp_path_factory.getbasetemp() / "round.yaml"
+    file.write_text(config.dump(experiment), encoding="utf-8")
+    loaded = config.load(file)
+    if experiment.data.root:  # paths come back tidied
+        again = experiment.data.model_copy(update={"root": str(Path(experiment.data.root).resolve())})
+        experiment = experiment.model_copy(update={"data": again})
+    assert loaded == experiment
+
+
+@pytest.mark.parametrize("name", ["phantom", "brats2021_small", "brats2020", "brats2018", "brats2018_split2"])
+def test_the_experiments_of_the_checkout_are_valid(checkout: Path, name: str) -> None:
+    methods.resolve(config.load(checkout / "experiments" / f"{name}.yaml"))
+
+
+def test_flatten_names_every_leaf() -> None:
+    flat = config.flatten({"a": {"b": [1, 2], "c": {}}, "d": None})
+    assert flat["a.b"] == "[1, 2]"
+    assert "d" in flat

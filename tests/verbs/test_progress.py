@@ -1,0 +1,149 @@
+"""What is shown while something runs, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from acdis.verbs import progress
+from acdis.verbs.progress import Display, clock, describe, remaining, steps_done
+from acdis.verbs.train import projection
+
+TRAINING: dict[str, Any] = {
+    "status": "training",
+    "epoch": 2,
+    "epochs": 4,
+    "step": 5,
+    "steps": 10,
+    "loss": 1.23456,
+    "step_seconds": 2.0,
+    "done": 1,
+    "projected_seconds": 80.0,
+}
+STEP = "training: epoch 2 of 4, step 5 of 10, loss 1.235"
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ({}, "not started"),
+        ({"status": "starting"}, "starting workers (about 15 s)"),
+        ({"status": "training"}, "training: beginning"),
+        (
+            {"status": "training", "step_seconds": 2.0, "projected_seconds": 80.0},
+            "training: beginning, 1 min 20 s left",
+        ),
+        (TRAINING, f"{STEP}, 50 s left"),
+        (TRAINING | {"validation": {"dice/mean": 0.5}}, f"{STEP}, validation Dice 50.0 %, 50 s left"),
+        (TRAINING | {"validation": {}, "done": 2}, f"{STEP}, 40 s left"),
+        ({"status": "scoring", "scored": 1, "cases": 3}, "scoring: case 1 of 3 done, on 15 subsets each"),
+        ({"status": "scored"}, "scored"),
+        ({"status": "done"}, "done"),
+        ({"status": "stopped"}, "stopped"),
+        ({"status": "failed", "reason": "no memory"}, "failed: no memory"),
+    ],
+)
+def test_every_status_has_its_line(state: dict[str, Any], line: str) -> None:
+    assert describe(state) == line
+
+
+def test_workers_that_do_not_start_are_explained() -> None:
+    said = describe({"status": "starting", "updated": time.time() - 130})
+    assert said.startswith("starting workers for 2 min")
+    assert "another job" in said
+
+
+def test_what_is_left_is_never_negative() -> None:
+    assert remaining(TRAINING | {"done": 4}) == 0
+    assert steps_done(TRAINING) == 15
+    assert steps_done({"done": 3}) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (59.6, "1 min 00 s"),
+        (12, "12 s"),
+        (190, "3 min 10 s"),
+        (7500, "2 h 05 min"),
+        (3599.9, "1 h 00 min"),
+    ],
+)
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_the_projection_says_what_a_step_costs() -> None:
+    said = projection(
+        {"step_seconds": 1.5, "peak_bytes": 3 * 2**30, "projected_seconds": 600.0, "resumed_at": 4}
+    )
+    assert said.startswith("a step takes 1.50 s and 3.0 GiB at its peak; 10 min 00 s of training steps ahead")
+    assert said.endswith(", going on after epoch 4")
+    assert "going on" not in projection(
+        {"step_seconds": 1, "peak_bytes": 1, "projected_seconds": 1.0, "resumed_at": 0}
+    )
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    instead = _Clock()
+    monkeypatch.setattr(progress, "time", instead)
+    return instead
+
+
+def test_a_log_gets_a_line_every_ten_seconds_and_at_every_change(
+    fake: _Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times: list[float] = []
+    with Display() as display:
+        assert not display.live
+        for second in range(65):
+            fake.now = 1000.0 + second
+            if second < 25:
+                display.state({"status": "starting", "updated": fake.now})
+            else:
+                display.state(TRAINING | {"step": min(second - 25, 8)})
+            if capsys.readouterr().out:
+                times.append(second)
+    assert times[0] == 0
+    assert 25 in times
+    assert max(b - a for a, b in pairwise(times)) <= 10
+    assert len(times) < 10
+
+
+def test_counted_work_in_a_log_ends_with_all_of_it(fake: _Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Display() as display:
+        for done in range(1, 101):
+            display.count("checking cases", done, 100)
+    assert capsys.readouterr().out.splitlines() == ["checking cases: 1 of 100", "checking cases: 100 of 100"]
+
+
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with Display() as display:
+        assert display.live
+        display.count("checking cases", 1, 2)
+        for state in (TRAINING, {"status": "scoring", "scored": 1, "cases": 3}, {"status": "scored"}):
+            display.state(state)
+        assert display.bars.tasks[1].completed == 15
+        assert display.bars.tasks[1].total == 40
+    said = capsys.readouterr().out
+    assert "checking cases" in said
+    assert "training steps" in said
+    assert "scoring cases" in said

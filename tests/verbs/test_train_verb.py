@@ -1,0 +1,99 @@
+"""What `train` decides without Ray: the lock, when a cell is finished, where to look."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acdis import config, methods
+from acdis.ablation import cells
+from acdis.ablation.cells import Cell
+from acdis.errors import UserError
+from acdis.verbs import publish
+from acdis.verbs.train import evaluation_folder, is_finished, only_one, resolve, where_to_look
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Cell:
+    experiment = methods.resolve(config.load(None, ["training.precision=fp32"]))
+    return cells.create(tmp_path, "acdis-1", experiment, {})
+
+
+def test_one_process_at_a_time_trains_a_cell(cell: Cell) -> None:
+    refused = pytest.raises(UserError, match="acdis-1: another process is training this cell")
+    with only_one(cell), refused, only_one(cell):
+        pass
+    with only_one(cell):
+        pass
+
+
+def test_a_cell_is_finished_with_weights_and_scores(cell: Cell, tmp_path: Path) -> None:
+    evaluation = tmp_path / "evaluation"
+    assert not is_finished(cell, evaluation, scored=False)
+    cell.weights.write_bytes(b"")
+    assert is_finished(cell, evaluation, scored=False)
+    assert not is_finished(cell, evaluation, scored=True)
+    evaluation.mkdir()
+    (evaluation / "records.parquet").write_bytes(b"")
+    assert is_finished(cell, evaluation, scored=True)
+
+
+def test_an_evaluation_is_named_by_its_settings_and_cases(cell: Cell) -> None:
+    experiment = cell.experiment()
+    other = experiment.model_copy(
+        update={"evaluation": experiment.evaluation.model_copy(update={"hd95": False})}
+    )
+    names = {
+        evaluation_folder(cell, experiment, "a").name,
+        evaluation_folder(cell, experiment, "b").name,
+        evaluation_folder(cell, other, "a").name,
+    }
+    assert len(names) == 3
+    assert evaluation_folder(cell, experiment, "a").name in names
+
+
+def test_the_line_that_opens_the_dashboard(tmp_path: Path) -> None:
+    base = tmp_path / "a home"
+    words = shlex.split(where_to_look(config.load(None), base))
+    assert words[0] == "dashboard:"
+    assert Path(words[1]).name == "mlflow"
+    assert words[words.index("--backend-store-uri") + 1] == f"sqlite:///{base}/mlflow.db"
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    served = config.load(None, ["tracking.uri=https://me:secret@tracking.example.org"])
+    assert where_to_look(served, base) == "dashboard: https://tracking.example.org"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["tracking.uri=nonsense"], "tracking.uri"),
+        (["tracking.uri=sqlite:///relative.db"], "must be absolute"),
+        (["method.options.base_with=4"], "base_width"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(overrides: list[str], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        resolve(config.load(None, overrides))
+    assert words in str(refused.value)
+
+
+def test_resolving_decides_the_precision() -> None:
+    assert resolve(config.load(None)).training.precision in ("bf16", "fp32")
+    assert resolve(config.load(None, ["training.precision=fp32"])).training.precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("state", "cost"),
+    [
+        ({"workers": 2, "cpus": 3}, {"cpu_hours": 6.0}),
+        ({"workers": 2, "cpus": 3, "gpus": 1}, {"gpu_hours": 2.0}),
+        ({}, {"cpu_hours": 1.0}),
+    ],
+)
+def test_the_cost_is_worker_time(cell: Cell, state: dict[str, Any], cost: dict[str, float]) -> None:
+    cells.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 1200.0}, {"seconds": 2400.0}]})
+    cell.begin(**state)
+    assert publish.hours(cell) == pytest.approx(cost)
