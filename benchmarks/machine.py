@@ -1,0 +1,69 @@
+"""What the figures were measured on: printed by every benchmark, kept in its JSON.
+
+python benchmarks/machine.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+#: Instructions that decide how fast bf16 is on a CPU.
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+GB = 1e9
+
+
+def facts(threads: int, packages: Sequence[str]) -> dict[str, Any]:
+    """Processor, memory and versions as plain values; `threads` is what the benchmark computes with."""
+    info = _cpuinfo()
+    flags = info.get("flags", "").split()
+    return {
+        "processor": info.get("model name") or platform.processor() or platform.machine(),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "cpus": usable_cpus(),
+        "threads": threads,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def line(found: dict[str, Any]) -> str:
+    """`facts` in one line, for the record."""
+    flags = f" ({', '.join(found['flags'])})" if found["flags"] else ""
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return (
+        f"machine: {found['processor']}{flags}, {found['cpus']} CPUs, {found['threads']} threads used, "
+        f"{found['memory_gb']:g} GB, {found['system']}; Python {found['python']}, {versions}; "
+        f"load of the last minute {found['load']:g}"
+    )
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on: fewer than the machine has, where it is confined."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def save(path: Path | None, results: dict[str, Any]) -> None:
+    """Write the results as JSON; nothing where no file is asked for."""
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's entries in Linux's /proc/cpuinfo; empty elsewhere."""
+    file = Path("/proc/cpuinfo")
+    first = file.read_text(encoding="utf-8").split("\n\n")[0] if file.exists() else ""
+    pairs = (entry.partition(":") for entry in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+if __name__ == "__main__":
+    print(line(facts(usable_cpus(), ("numpy", "torch", "monai", "ray", "mlflow"))))
