@@ -110,7 +110,10 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         for key in [key for key in os.environ if key.startswith("RAY_")]:
             patch.delenv(key)
         try:
-            yield head.start(base) | {"base": base}
+            with pytest.MonkeyPatch.context() as starter:
+                starter.setenv("ACDIS_HOME", "/of/the/starter")  # jobs must not take it over
+                state = head.start(base)
+            yield state | {"base": base}
         finally:
             head.stop(base)
 

@@ -157,7 +157,9 @@ def _launch(log: Path, state: dict[str, Any]) -> subprocess.Popen[bytes]:
         "--max-worker-port=0",
         f"--temp-dir={state['temporary']}",
     ]
-    variables = environment(state) | LOOPBACK | {MARK: state["mark"]}
+    # A job must not take its outputs' place from whoever happened to start the head.
+    own = {key: value for key, value in environment(state).items() if not key.startswith("ACDIS_")}
+    variables = own | LOOPBACK | {MARK: state["mark"]}
     del variables["RAY_ADDRESS"]
     with log.open("wb") as stream:
         return subprocess.Popen(
