@@ -67,6 +67,8 @@ def _evaluate(
     job: dict[str, Any], experiment: Experiment, cell: Cell, entries: list[Any], group: Any
 ) -> None:
     """Score the test cases with the final weights; per-case records and a few pictures stay in the folder."""
+    import torch
+
     from acdis.evaluation.examples import save_example
     from acdis.evaluation.records import write_parquet
     from acdis.training import checkpoint, loop, precision
@@ -76,6 +78,7 @@ def _evaluate(
         return
     folder.mkdir(parents=True, exist_ok=True)
     method = loop.new_method(experiment).to(group.device)
+    method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     method.load_inference_state(checkpoint.load(cell.weights, group.device))
     dtype = precision.autocast_dtype(experiment.training.precision)
     state = Heartbeat(cell, group)
