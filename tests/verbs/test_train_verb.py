@@ -13,7 +13,7 @@ from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.errors import UserError
 from acdis.verbs import publish
-from acdis.verbs.train import evaluation_folder, is_finished, only_one, resolve, where_to_look
+from acdis.verbs.train import evaluation_folder, is_finished, resolve, where_to_look
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def cell(tmp_path: Path) -> Cell:
 
 def test_one_process_at_a_time_trains_a_cell(cell: Cell) -> None:
     refused = pytest.raises(UserError, match="acdis-1: another process is training this cell")
-    with only_one(cell), refused, only_one(cell):
+    with cell.alone(), refused, cell.alone():
         pass
-    with only_one(cell):
+    with cell.alone():
         pass
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +89,47 @@ class Cell:
         """A new attempt: what an earlier one said about itself is forgotten."""
         kept = {key: value for key, value in self.state().items() if key in ("evaluation", "done")}
         write_json(self.folder / "state.json", kept | state | {"updated": time.time()})
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep a second process from training the same cell.
+
+        Raises:
+            UserError: another process does.
+        """
+        with (self.folder / "lock").open("w") as lock:
+            for pause in (0.1, 0.4, 0.5, None):  # who asks `busy` holds it for a moment
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if pause is None:
+                        raise UserError(
+                            f"{self.name}: another process is training this cell; wait for it, or change seed"
+                        ) from None
+                    time.sleep(pause)
+            yield
+
+    def busy(self) -> bool:
+        """Whether a process is training this cell."""
+        try:
+            with (self.folder / "lock").open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def roles(self) -> list[dict[str, Any]]:
+        """Rows of specs that this cell serves: `spec`, `table`, `row`, `seed` each, the first served first."""
+        return read_json(self.folder / "roles.json").get("roles", [])
+
+    def add_role(self, **role: Any) -> None:
+        """Note that a spec's row is trained here; a role that is noted already is not noted twice."""
+        roles = self.roles()
+        if role not in roles:
+            write_json(self.folder / "roles.json", {"roles": [*roles, role]})
 
     def experiment(self) -> Experiment:
         """The resolved experiment that it was trained with."""

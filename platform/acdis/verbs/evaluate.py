@@ -22,7 +22,6 @@ from acdis.verbs.train import (
     AFTER_SECONDS,
     PHANTOM_WARNING,
     evaluation_folder,
-    only_one,
     tracker_of,
     tracking_of,
     where_to_look,
@@ -50,7 +49,7 @@ def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequenc
             f"{cell.state().get('status', 'not started')}); train it first"
         )
     experiment = _experiment(cell, root, overrides)
-    with Display() as display, only_one(cell):
+    with Display() as display, cell.alone():
         inputs = Inputs((), (), tuple(_entries(cell, experiment, base, root, split, display)))
         folder = evaluation_folder(cell, experiment, inputs.test_fingerprint)
         display.say(f"scoring {cell.name} on {len(inputs.test)} cases")

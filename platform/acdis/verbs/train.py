@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shlex
 import sys
@@ -45,7 +44,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
         tags = lineage()
         cell = cells.create(base, name, experiment, {"tags": tags, "splits": split_names(inputs)})
         display.say(f"cell {name} in {cell.folder}")
-        with only_one(cell):
+        with cell.alone():
             text = _train(experiment, cell, inputs, base, tags, display)
         display.say(text)
         if experiment.data.phantoms is not None:
@@ -81,23 +80,6 @@ def split_names(inputs: Inputs) -> dict[str, list[str]]:
     """Which cases did what: kept with the cell, so that it can be scored again."""
     parts = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
     return {name: [entry.name for entry in entries] for name, entries in parts.items()}
-
-
-@contextlib.contextmanager
-def only_one(cell: Cell) -> Iterator[None]:
-    """Keep a second process from training the same cell.
-
-    Raises:
-        UserError: another process does.
-    """
-    with (cell.folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{cell.name}: another process is training this cell; wait for it, or change seed"
-            ) from None
-        yield
 
 
 def tracking_of(experiment: Experiment, base: Path) -> dict[str, str]:
