@@ -8,7 +8,7 @@ export ACDIS_HOME ?= $(CURDIR)/runs
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stop test check bench clean
+.PHONY: help install demo stop test test-chaos check bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ stop: install  ## end exactly what `make demo` started
 
 test: install  ## all tests
 	@$(BIN)/python -m pytest
+
+test-chaos: install  ## many kills at random moments (ACDIS_SEED chooses them); not part of `make test`
+	@$(BIN)/python -m pytest -m chaos
 
 check: install  ## formatting, lint, types, and who may import whom
 	@$(BIN)/ruff format --check platform experiments tests benchmarks docs

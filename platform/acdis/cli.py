@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from acdis.cli_words import names, numbers, split_words
 from acdis.errors import UserError
 from acdis.version import __version__
 
@@ -33,12 +34,12 @@ def default(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="print the version and end")] = False,
 ) -> None:
-    """Without a verb: train and score on phantoms (`train experiments/phantom.yaml`)."""
+    """Without a verb: `reproduce`, Tables 2 and 3 on phantoms."""
     if version:
         typer.echo(__version__)
         raise typer.Exit
     if context.invoked_subcommand is None:
-        train(_demo(), [])
+        reproduce()
 
 
 @app.command()
@@ -63,6 +64,122 @@ def evaluate(
     from acdis.verbs.evaluate import evaluate as verb
 
     _run(verb, run, root, split, overrides or [])
+
+
+Words = Annotated[
+    list[str] | None, typer.Argument(help="spec files, such as ablations/table2.yaml, and key.path=value")
+]
+OnExperiment = Annotated[
+    Path | None, typer.Option("--experiment", help="experiment file instead of the spec's own")
+]
+Rows = Annotated[str | None, typer.Option("--rows", help="only these rows: var,covar")]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="instead of the spec's: 0,1,2")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option("--max-concurrent", min=1, help="cells side by side; without it as many as fit"),
+]
+
+
+@app.command()
+def plan(
+    words: Words = None,
+    experiment: OnExperiment = None,
+    rows: Rows = None,
+    seeds: Seeds = None,
+    measure: Annotated[bool, typer.Option("--measure", help="time a step first, without training")] = False,
+    resolved: Annotated[bool, typer.Option("--config", help="also the baseline's configuration")] = False,
+) -> None:
+    """What `ablate` would do: cells, resources, time, disk. Starts nothing; refuses what can never run."""
+    from acdis.verbs.plan import plan as verb
+
+    paths, overrides = split_words(words or [])
+    chosen = names(rows, "--rows"), numbers(seeds, "--seeds")
+    _run(verb, paths, experiment, overrides, *chosen, measure, resolved)
+
+
+@app.command()
+def status(
+    words: Words = None,
+    experiment: OnExperiment = None,
+    rows: Rows = None,
+    seeds: Seeds = None,
+    once: Annotated[bool, typer.Option("--once", help="do not follow cells that are being trained")] = False,
+    every: Annotated[bool, typer.Option("--all", help="every cell, however many")] = False,
+) -> None:
+    """How the cells of specs stand: epoch, last Dice, time left. From any shell; follows on a terminal."""
+    from acdis.verbs.status import status as verb
+
+    paths, overrides = split_words(words or [])
+    chosen = names(rows, "--rows"), numbers(seeds, "--seeds")
+    _run(verb, paths, experiment, overrides, *chosen, once, every)
+
+
+@app.command()
+def ablate(
+    words: Words = None,
+    experiment: OnExperiment = None,
+    rows: Rows = None,
+    seeds: Seeds = None,
+    at_once: AtOnce = None,
+    failed: Annotated[bool, typer.Option("--failed", help="only cells that have failed")] = False,
+) -> None:
+    """Train what is missing of ablations, side by side; the same command goes on where it stopped."""
+    from acdis.verbs.ablate import Request, ablate
+
+    paths, overrides = split_words(words or [])
+    chosen = names(rows, "--rows"), numbers(seeds, "--seeds")
+    _run(ablate, Request(paths, experiment, overrides, *chosen, at_once, failed))
+
+
+@app.command()
+def reproduce(
+    overrides: Overrides = None,
+    experiment: OnExperiment = None,
+    seeds: Seeds = None,
+    at_once: AtOnce = None,
+) -> None:
+    """Tables 2 and 3 of the paper: `ablate`, then `report`. On phantoms unless an experiment is named."""
+    from acdis.verbs.reproduce import reproduce
+
+    _run(reproduce, experiment, overrides or [], numbers(seeds, "--seeds"), at_once)
+
+
+@app.command()
+def report(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="spec files and key.path=value, or one bundle: FILE.zip")
+    ] = None,
+    experiment: OnExperiment = None,
+    rows: Rows = None,
+    seeds: Seeds = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="md, latex, csv or html; without it as --out ends, else md")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="write to this file")] = None,
+    pack: Annotated[
+        Path | None, typer.Option("--bundle", help="pack all that is behind the report into this ZIP file")
+    ] = None,
+) -> None:
+    """Tables of ablations beside the paper's, and what they can tell; also from a bundle alone."""
+    from acdis.verbs.report import Wanted
+    from acdis.verbs.report import report as verb
+
+    paths, overrides = split_words(words or [])
+    chosen = names(rows, "--rows"), numbers(seeds, "--seeds")
+    _run(verb, Wanted(paths, experiment, overrides, *chosen, form, out, pack))
+
+
+@app.command()
+def search(
+    spec: Annotated[Path, typer.Argument(help="a search file, such as ablations/search.yaml")],
+    overrides: Overrides = None,
+    experiment: OnExperiment = None,
+    at_once: AtOnce = None,
+) -> None:
+    """Search for good settings on the validation cases; the same command goes on where it stopped."""
+    from acdis.verbs.search import Request, search
+
+    _run(search, Request(spec, experiment, overrides or [], at_once))
 
 
 @data_app.command("check")
@@ -108,17 +225,6 @@ def _run(verb: Callable[..., None], *arguments: Any) -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(1)
-
-
-def _demo() -> Path:
-    from acdis import home
-
-    root = home.checkout()
-    if root is None:
-        raise UserError(
-            "no verb given; outside a checkout name an experiment file: acdis train FILE (see acdis --help)"
-        )
-    return root / "experiments" / "phantom.yaml"
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shutil
 import subprocess
 import sys
 import time
@@ -44,22 +43,6 @@ tracker = RunTracker(Path(sys.argv[1]), sys.argv[2], "test", "acdis-1", "first")
 tracker.log_epoch(int(sys.argv[3]), {"loss": 1.0})
 print(tracker.close(60))
 """
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store without runs; making one takes over a second, copying it nothing."""
-    home = tmp_path_factory.mktemp("empty")
-    open_store(default_uri(home))
-    return home / "mlflow.db"
-
-
-@pytest.fixture
-def uri(tmp_path: Path, empty_store: Path) -> str:
-    home = tmp_path / "home with space"
-    home.mkdir()
-    shutil.copy(empty_store, home / "mlflow.db")
-    return default_uri(home)
 
 
 @pytest.fixture

@@ -2,72 +2,16 @@
 
 import logging
 import math
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from acdis.tracking.runs import RunTracker, default_uri, open_store
+from acdis.tracking.runs import RunTracker, open_store
 
 pytestmark = pytest.mark.slow
-
-
-class Server:
-    """One server process group of the test's own, on a store that outlives it."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.home = home
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--backend-store-uri", default_uri(self.home)]
-        command += ["--artifacts-destination", str(self.home / "artifacts")]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
-        with (self.home / "server.log").open("ab") as said:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=said, stderr=said, start_new_session=True, cwd=self.home
-            )
-        deadline = time.monotonic() + 90
-        while not self.answers():
-            assert time.monotonic() < deadline, (self.home / "server.log").read_text()
-            assert self.process.poll() is None, (self.home / "server.log").read_text()
-            time.sleep(0.1)
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("server")
-    open_store(default_uri(home))
-    server = Server(home)
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(autouse=True)
@@ -76,16 +20,16 @@ def _noted(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
 
 
-def runs(server: Server, experiment: str) -> list[Any]:
+def runs(server: Any, experiment: str) -> list[Any]:
     client = open_store(server.uri)
     return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
 
 
-def history(server: Server, run: str, key: str) -> list[tuple[int, float]]:
+def history(server: Any, run: str, key: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in open_store(server.uri).get_metric_history(run, key)]
 
 
-def test_refusals_nan_and_repetition(server: Server, tmp_path: Path) -> None:
+def test_refusals_nan_and_repetition(server: Any, tmp_path: Path) -> None:
     told = RunTracker(tmp_path, server.uri, "refusals", "acdis-1", "first")
     told.log_params({f"p{i}": "ä" * 7000 for i in range(150)})  # far above the size of one request
     told.log_epoch(0, {"bad+name": 1.0, "loss": 0.5, "empty": math.nan, "endless": math.inf})
@@ -103,7 +47,7 @@ def test_refusals_nan_and_repetition(server: Server, tmp_path: Path) -> None:
     assert told.skipped == 1
 
 
-def test_two_makers_of_one_run_agree(server: Server, tmp_path: Path) -> None:
+def test_two_makers_of_one_run_agree(server: Any, tmp_path: Path) -> None:
     pair = [RunTracker(tmp_path / str(i), server.uri, "raced", "acdis-1", "first") for i in range(2)]
     for i, told in enumerate(pair):
         told.log_epoch(i, {"loss": 1.0})
@@ -112,7 +56,7 @@ def test_two_makers_of_one_run_agree(server: Server, tmp_path: Path) -> None:
     assert sorted(history(server, run.info.run_id, "loss")) == [(0, 1.0), (1, 1.0)]
 
 
-def test_server_away_for_a_while(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_server_away_for_a_while(server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     told = RunTracker(tmp_path, server.uri, "away", "acdis-1", "first")
     for epoch in range(3):
         told.log_epoch(epoch, {"loss": float(epoch)})

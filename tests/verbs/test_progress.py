@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from acdis.verbs import progress
+from acdis.verbs.cell import projection
 from acdis.verbs.progress import Display, clock, describe, remaining, steps_done
-from acdis.verbs.train import projection
 
 TRAINING: dict[str, Any] = {
     "status": "training",

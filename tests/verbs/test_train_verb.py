@@ -13,7 +13,8 @@ from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.errors import UserError
 from acdis.verbs import publish
-from acdis.verbs.train import evaluation_folder, is_finished, resolve, where_to_look
+from acdis.verbs.cell import evaluation_folder, is_finished
+from acdis.verbs.train import resolve, where_to_look
 
 
 @pytest.fixture

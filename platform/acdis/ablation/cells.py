@@ -50,6 +50,11 @@ def cell_name(experiment: Experiment, data_fingerprint: str, method_version: int
     return f"{experiment.method.name}-{digest(identity(experiment, data_fingerprint, method_version))}"
 
 
+def evaluation_name(experiment: Experiment, test_fingerprint: str) -> str:
+    """An evaluation has a name of its own: how it scores, and which cases."""
+    return digest({"evaluation": experiment.evaluation.model_dump(mode="json"), "cases": test_fingerprint})
+
+
 def digest(tree: Any) -> str:
     """12 hex of a SHA-256 over canonical JSON."""
     canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -122,7 +127,7 @@ class Cell:
         return False
 
     def roles(self) -> list[dict[str, Any]]:
-        """Rows of specs that this cell serves: `spec`, `table`, `row`, `seed` each, the first served first."""
+        """Rows of specs that this cell serves, the first one first: `spec`, `table`, `row`, `seed`."""
         return read_json(self.folder / "roles.json").get("roles", [])
 
     def add_role(self, **role: Any) -> None:

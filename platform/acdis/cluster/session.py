@@ -21,9 +21,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 
-#: Threads of a torch operation that wait for each other spin for some microseconds and then sleep (libgomp's
-#: default is milliseconds). One training step on two cores, seconds: 2.3 with the machine to itself, 4.8 with one
-#: more busy process; spinning as by default 2.5 and over 14; sleeping at once 2.9 and 4.5.
+#: Threads of a torch operation that wait for each other spin for microseconds and then sleep (libgomp's
+#: default is milliseconds). One training step on two cores, seconds: 2.3 with the machine to itself, 4.8 with
+#: one more busy process; spinning as by default 2.5 and over 14; sleeping at once 2.9 and 4.5.
 WORKER_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 
 
@@ -119,9 +119,7 @@ def room(scaling: Scaling) -> Room:
     Raises:
         UserError: the workers can never be placed; the sum is shown.
     """
-    import ray
-
-    return share([node["Resources"] for node in ray.nodes() if node["Alive"]], scaling)
+    return share(nodes(), scaling)
 
 
 def share(nodes: Sequence[dict[str, float]], scaling: Scaling) -> Room:
@@ -144,6 +142,34 @@ def share(nodes: Sequence[dict[str, float]], scaling: Scaling) -> Room:
             "scaling.gpu=false"
         )
     return Room(cpus, gpus)
+
+
+def side_by_side(nodes: Sequence[dict[str, float]], scaling: Scaling, cells: int) -> tuple[Room, int]:
+    """What each worker gets, and how many cells run at once: as many as the scarcest resource allows.
+
+    Without `scaling.cpus_per_worker` a worker gets as many CPUs as cost no cell its place. `cells` counts all
+    cells of the specs, not those still missing: threads must not change when an ablation goes on.
+
+    Raises:
+        UserError: as `room`.
+    """
+    share(nodes, scaling)  # one must fit
+    gpus = int(scaling.gpu)
+    most = max(int(node.get("CPU", 0)) for node in nodes)
+    wanted = [scaling.cpus_per_worker] if scaling.cpus_per_worker else range(1, most + 1)
+
+    def at_once(cpus: int) -> int:
+        return min(cells, sum(_places(node, cpus, gpus) for node in nodes) // scaling.workers)
+
+    cpus = max(wanted, key=lambda cpus: (at_once(cpus), cpus))
+    return Room(cpus, gpus), at_once(cpus)
+
+
+def nodes() -> list[dict[str, float]]:
+    """Resources of the nodes that are alive. Ray must be connected."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _places(node: dict[str, float], cpus: int, gpus: int) -> int:

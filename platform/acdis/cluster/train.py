@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from acdis.ablation.cells import Cell, write_text
-from acdis.cluster import session
 from acdis.cluster.session import Room
 from acdis.cluster.worker import run
 from acdis.config import Experiment, Scaling
@@ -25,58 +26,72 @@ class TrainingFailed(RuntimeError):  # noqa: N818  it says what happened
     """The training ended without a result; the message says why."""
 
 
-def launch(
-    experiment: Experiment,
-    cell: Cell,
-    inputs: Inputs,
-    evaluation: Path,
-    tracking: dict[str, str],
-    base: Path,
-    show: Show,
-    again: bool = False,
-) -> None:
-    """Train (from the last checkpoint, if there is one) and score one cell. Ray must be connected.
+class TrainingStopped(Exception):  # noqa: N818  it says what happened
+    """It ended early because `stopping.ask` said so; the message says why."""
 
-    Args:
+
+@dataclass(frozen=True)
+class Job:
+    """All that training and scoring one cell takes; it can be pickled.
+
+    Attributes:
+        experiment: resolved.
         evaluation: folder that gets the per-case records.
         tracking: `uri` and `experiment` of MLflow.
         base: ACDIS_HOME; Ray keeps its own state of the run below it.
-        again: score even if there are records already.
+    """
+
+    experiment: Experiment
+    cell: Cell
+    inputs: Inputs
+    evaluation: Path
+    tracking: dict[str, str]
+    base: Path
+
+    def plain(self) -> dict[str, Any]:
+        """What the workers are given: plain values."""
+        splits = {"train": self.inputs.train, "validation": self.inputs.validation, "test": self.inputs.test}
+        return {
+            "experiment": self.experiment.model_dump(mode="json"),
+            "cell": str(self.cell.folder),
+            "entries": {name: list(entries) for name, entries in splits.items()},
+            "evaluation": str(self.evaluation),
+            "tracking": self.tracking,
+        }
+
+
+def launch(job: Job, room: Room, show: Show, again: bool = False) -> None:
+    """Train (from the last checkpoint, if there is one) and score one cell. Ray must be connected.
+
+    Args:
+        room: what each worker gets.
         show: called every second with the cell's state.
+        again: score even if there are records already.
 
     Raises:
         UserError: the run's input was wrong.
         TrainingFailed: it diverged, or Ray gave up restarting it.
+        TrainingStopped: it was asked to stop.
     """
-    scaling = experiment.scaling
-    room = session.room(scaling)
-    splits = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
-    job = {
-        "experiment": experiment.model_dump(mode="json"),
-        "cell": str(cell.folder),
-        "entries": {name: list(entries) for name, entries in splits.items()},
-        "evaluation": str(evaluation),
-        "again": again,
-        "threads": room.cpus,
-        "tracking": tracking,
-    }
-    cell.begin(status="starting", workers=scaling.workers, cpus=room.cpus, gpus=room.gpus)
+    cell, scaling = job.cell, job.experiment.scaling
+    cell.begin(status="starting", workers=scaling.workers, cpus=room.cpus, gpus=room.gpus, driver=os.getpid())
     # A new name each time: the cell's folder is what resumes, and Ray continues by name.
     name = f"{cell.name}-{time.time_ns():x}"
+    settings = job.plain() | {"again": again, "threads": room.cpus}
     try:
-        _fit(_trainer(job, scaling, room, base / "ray", name), cell, show)
+        _fit(_trainer(settings, scaling, room, job.base / "ray", name), cell, show)
     finally:
-        shutil.rmtree(base / "ray" / name, ignore_errors=True)  # nothing in it is read again
+        shutil.rmtree(job.base / "ray" / name, ignore_errors=True)  # nothing in it is read again
     _judge(cell)
 
 
-def _trainer(job: dict[str, Any], scaling: Scaling, room: Room, storage: Path, name: str) -> Any:
+def _trainer(settings: dict[str, Any], scaling: Scaling, room: Room, storage: Path, name: str) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     return TorchTrainer(
         run,
-        train_loop_config=job,
+        train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if room.gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=scaling.workers,
@@ -120,6 +135,8 @@ def _fit(trainer: Any, cell: Cell, show: Show) -> None:
 
 def _judge(cell: Cell) -> None:
     state = cell.state()
+    if state.get("status") == "stopped" and state.get("reason"):  # none where Ctrl-C has stopped it
+        raise TrainingStopped(str(state["reason"]))
     if state.get("status") == "failed":
         kind = UserError if state.get("user_error") else TrainingFailed
         raise kind(str(state.get("reason")))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from acdis.ablation import stopping
 from acdis.ablation.cells import Cell, write_json
 from acdis.config import Experiment
 from acdis.errors import UserError
@@ -31,6 +32,9 @@ def run(job: dict[str, Any]) -> None:
         cell.update(pid=os.getpid(), version=__version__, code=str(Path(__file__).resolve().parents[1]))
     try:
         _run(job, cell, group)
+    except _AskedToStop as asked:
+        if group.leads:
+            cell.update(status="stopped", reason=str(asked))
     except (Diverged, UserError) as error:
         # The same input would fail again, so Ray must not restart it: the driver reads the reason. With
         # several workers the others may be waiting for this one, and only a crash ends them.
@@ -44,6 +48,7 @@ def run(job: dict[str, Any]) -> None:
 def _run(job: dict[str, Any], cell: Cell, group: Any) -> None:
     from acdis.training import checkpoint, loop
 
+    began = time.monotonic()
     experiment = Experiment.model_validate(job["experiment"])
     entries = job["entries"]
     if not cell.weights.exists():
@@ -58,7 +63,7 @@ def _run(job: dict[str, Any], cell: Cell, group: Any) -> None:
         group.wait()
     _evaluate(job, experiment, cell, entries["test"], group)
     if group.leads:
-        cell.update(status="scored")
+        cell.update(status="scored", loop_seconds=time.monotonic() - began)
         for name in (loop.LAST, loop.BEST):
             (cell.folder / name).unlink(missing_ok=True)  # a finished cell keeps final weights only
 
@@ -151,12 +156,17 @@ class Heartbeat:
             self.written = time.monotonic()
 
 
+class _AskedToStop(Exception):  # noqa: N818  it says what happened
+    """Ends the loop on every rank after the same epoch."""
+
+
 class Listener:
     """Sends a training's events to the cell's state, to MLflow, and to Ray."""
 
     def __init__(self, cell: Cell, job: dict[str, Any], group: Any) -> None:
         from acdis.tracking.runs import RunTracker
 
+        self.cell, self.group = cell, group
         self.heartbeat = Heartbeat(cell, group)
         self.tracker = (
             RunTracker(
@@ -181,6 +191,10 @@ class Listener:
         ray.train.report(
             {"epoch": event.epoch, "loss": event.terms["loss"]}
         )  # a barrier: every rank calls it
+        reasons = self.group.gather([stopping.asked(self.cell) if self.group.leads else None])
+        if reasons[0] is not None and event.epoch < event.epochs:
+            self.close()
+            raise _AskedToStop(reasons[0])
 
     def close(self) -> None:
         """Wait a little for MLflow; what cannot be sent stays in the journal."""

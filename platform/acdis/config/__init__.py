@@ -1,7 +1,8 @@
 """One typed tree, `Experiment`, that says everything a run needs; and how it is read from files."""
 
-from acdis.config.files import dump, flatten, load, parse, read_yaml
-from acdis.config.problems import describe
+from acdis.config.documents import Document, Key, read_document, read_yaml
+from acdis.config.files import Draft, anchor, draft, dump, flatten, load, merge, overlaid, parse
+from acdis.config.problems import InvalidError, describe, find_problems
 from acdis.config.tree import (
     Augmentation,
     Config,
@@ -21,8 +22,12 @@ __all__ = [
     "Augmentation",
     "Config",
     "Data",
+    "Document",
+    "Draft",
     "Evaluation",
     "Experiment",
+    "InvalidError",
+    "Key",
     "MethodChoice",
     "Phantoms",
     "Scaling",
@@ -30,10 +35,16 @@ __all__ = [
     "Tracking",
     "Training",
     "Triple",
+    "anchor",
     "describe",
+    "draft",
     "dump",
+    "find_problems",
     "flatten",
     "load",
+    "merge",
+    "overlaid",
     "parse",
+    "read_document",
     "read_yaml",
 ]

@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from acdis.config.problems import describe
+from acdis.config.documents import Document, Key, Said, read_document
+from acdis.config.problems import InvalidError, find_problems
 from acdis.config.tree import Experiment
 from acdis.errors import UserError
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An experiment before it is validated: plain values, and where each of them was said.
+
+    Attributes:
+        tree: plain values; do not change them in place.
+        places: what was read, the last word first.
+        source: the whole of it, in words.
+    """
+
+    tree: Mapping[str, Any]
+    places: tuple[Document | Said, ...]
+    source: str
+
+    def parse(self) -> Experiment:
+        """The validated experiment.
+
+        Raises:
+            UserError: an unknown key or a wrong value, with file and line, or the override.
+        """
+        try:
+            return Experiment.model_validate(self.tree)
+        except ValidationError as error:
+            raise self.located(InvalidError(find_problems(error, Experiment))) from None
+
+    def located(self, error: InvalidError) -> UserError:
+        """The error with the place of each wrong key."""
+        return UserError("; ".join(f"{self.where(key)}: {phrase}" for key, phrase in error.problems))
+
+    def where(self, key: Key) -> str:
+        """File and line, or the override, that had the last word on a key."""
+        for length in range(len(key), 0, -1):  # what is missing is missing in what stands above it
+            places = (place.where(key[:length]) for place in self.places)
+            found = next((place for place in places if place), None)
+            if found:
+                return found
+        return self.source
+
+    def above(self, changes: Mapping[str, Any], places: Mapping[str, str], source: str) -> Draft:
+        """This draft with `{dotted key: value}` set on top; `places` says where each of them stands."""
+        tree = overlaid(self.tree, changes)
+        said = Said({tuple(key.split(".")): place for key, place in places.items()})
+        return Draft(tree, (said, *self.places), source)
 
 
 def load(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
@@ -22,22 +70,32 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
     are relative to it, those in overrides to the working directory.
 
     Raises:
-        UserError: no such file, not YAML, unknown key (with the nearest valid one), or a wrong value.
+        UserError: no such file, not YAML, unknown key (with the nearest valid one), or a wrong value; with
+            the line of the file that says it, or the override.
     """
-    tree = _read_extended(path) if path else {}
+    return draft(path, overrides).parse()
+
+
+def draft(path: Path | None, overrides: Sequence[str] = ()) -> Draft:
+    """What `load` reads, before it is validated.
+
+    Raises:
+        UserError: no such file, not YAML, or an override that is none.
+    """
+    tree, documents = _read_extended(path) if path else ({}, ())
+    said: dict[Key, str] = {}
     for override in overrides:
-        _apply(tree, override)
-    _anchor(tree, Path.cwd())
+        keys = _apply(tree, override)
+        said.pop(keys, None)
+        said[keys] = f"override '{override}'"
+    anchor(tree, Path.cwd())
     source = str(path or "defaults") + (f" with {' '.join(overrides)}" if overrides else "")
-    return parse(tree, source)
+    return Draft(tree, (Said(said), *documents), source)
 
 
 def parse(tree: Mapping[str, Any], source: str) -> Experiment:
     """Validate a tree of plain values; `source` names it in the error."""
-    try:
-        return Experiment.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(describe(error, Experiment))) from None
+    return Draft(tree, (), source).parse()
 
 
 def dump(experiment: Experiment) -> str:
@@ -56,29 +114,46 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file over the file that its `extends` names; its relative paths are relative to it."""
+def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], tuple[Document, ...]]:
+    """A file over the file that its `extends` names, and both; relative paths are relative to their file."""
     if path.resolve() in seen:
         raise UserError(f"{path}: extends itself, by way of {', '.join(str(each) for each in seen)}")
-    tree = read_yaml(path)
-    _anchor(tree, path.parent)
+    document = read_document(path)
+    tree = copy.deepcopy(document.tree)
+    anchor(tree, path.parent)
     parent = tree.pop("extends", None)
     if parent is None:
-        return tree
+        return tree, (document,)
     if not isinstance(parent, str):
-        raise UserError(f"{path}: extends: give the path of one experiment file")
-    return _merge(_read_extended(path.parent / parent, (*seen, path.resolve())), tree)
+        raise UserError(f"{document.where(('extends',))}: extends: give the path of one experiment file")
+    below, documents = _read_extended(path.parent / parent, (*seen, path.resolve()))
+    return merge(below, tree), (document, *documents)
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One tree over another, mapping by mapping; neither is changed."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
 
 
-def _anchor(tree: dict[str, Any], folder: Path) -> None:
+def overlaid(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree with `{dotted key: value}` set; the tree given is not changed."""
+    merged = dict(tree)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = merged
+        for key in parents:
+            child = node.get(key)
+            node[key] = dict(child) if isinstance(child, dict) else {}
+            node = node[key]
+        node[last] = value
+    return merged
+
+
+def anchor(tree: dict[str, Any], folder: Path) -> None:
     """Make the paths of a file absolute; those that begin with a variable or `~` are resolved when used."""
     data = tree.get("data")
     split = data.get("split") if isinstance(data, dict) else None
@@ -89,55 +164,8 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
                 part[key] = str((folder / value).resolve())
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice instead of keeping the last."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys: list[Any] = []
-    for node_of_key, _ in node.value:
-        key = loader.construct_object(node_of_key, deep=True)
-        if key in keys:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is given twice", node_of_key.start_mark
-            )
-        keys.append(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping, read safely.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or holds no mapping.
-    """
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give the path of an experiment file"
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give the path of an experiment file") from None
-    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
-        raise UserError(f"{path}{line}: is not valid YAML: {reason}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(
-            f"{path}: must hold keys such as 'data:' and 'training:', found a {type(tree).__name__}"
-        )
-    return tree
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Set one `key.path=value` in a tree of plain values."""
+def _apply(tree: dict[str, Any], override: str) -> Key:
+    """Set one `key.path=value` in a tree of plain values; returns the key."""
     path, separator, text = override.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not separator or not all(keys):
@@ -153,3 +181,4 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node[key] = child = child if isinstance(child, dict) else {}
         node = child
     node[last] = value
+    return tuple(keys)

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from acdis.config.documents import Key
+from acdis.errors import UserError
+
+
+class InvalidError(UserError):
+    """Keys with wrong values. `problems` holds each key and what is wrong, for whoever knows its line."""
+
+    def __init__(self, problems: Sequence[tuple[Key, str]]) -> None:
+        super().__init__("; ".join(phrase for _, phrase in problems))
+        self.problems = tuple(problems)
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     """One phrase per problem: the key, what is wrong, and for an unknown key the nearest valid one."""
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            yield f"unknown key '{key}'{_nearest(key, model)}"
-        elif problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
-            whole = ".".join(str(part) for part in problem["loc"][:-1])
-            yield f"{whole}: too few values (given: {problem['input']!r})"
-        elif problem["type"] == "too_long":
-            yield (
-                f"{key}: too many values, {problem['ctx']['max_length']} at most "
-                f"(given: {problem['input']!r})"
-            )
-        else:
-            where = f"{key}: " if key else ""
-            given = (
-                f" (given: {problem['input']!r})" if key and not isinstance(problem["input"], dict) else ""
-            )
-            yield f"{where}{problem['msg'].removeprefix('Value error, ')}{given}"
+    return (phrase for _, phrase in find_problems(error, model))
+
+
+def find_problems(error: ValidationError, model: type[BaseModel]) -> list[tuple[Key, str]]:
+    """The key of each problem, and the phrase that says what is wrong with it."""
+    return [(problem["loc"], _phrase(problem, model)) for problem in error.errors()]
+
+
+def _phrase(problem: Any, model: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{_nearest(key, model)}"
+    if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
+        whole = ".".join(str(part) for part in problem["loc"][:-1])
+        return f"{whole}: too few values (given: {problem['input']!r})"
+    if problem["type"] == "too_long":
+        most = problem["ctx"]["max_length"]
+        return f"{key}: too many values, {most} at most (given: {problem['input']!r})"
+    where = f"{key}: " if key else ""
+    given = f" (given: {problem['input']!r})" if key and not isinstance(problem["input"], dict) else ""
+    return f"{where}{problem['msg'].removeprefix('Value error, ')}{given}"
 
 
 def _nearest(key: str, model: type[BaseModel]) -> str:
@@ -44,6 +59,13 @@ def _nearest(key: str, model: type[BaseModel]) -> str:
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
-        for candidate in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                yield from _keys(candidate, f"{prefix}{name}.")
+        for below in _models(field.annotation):
+            yield from _keys(below, f"{prefix}{name}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation, also those in `dict[str, Model] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _models(part)

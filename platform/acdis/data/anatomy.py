@@ -16,7 +16,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 Floats = NDArray[np.float32]
 Triple = tuple[int, int, int]
@@ -231,6 +230,8 @@ def _folds(random: np.random.Generator, points: Floats) -> Floats:
     radius = np.sqrt(np.square(centred).sum(0)) + 1e-3
     reading = 44 + 0.3 * radius
     at = centred * (reading / radius)
+    from scipy.ndimage import map_coordinates
+
     sampled = map_coordinates(distance, (at + 75) / 2.5, order=1, mode="nearest")
     return np.asarray(sampled * radius / reading, np.float32)
 

@@ -80,6 +80,22 @@ def open_inputs(data: Data, base: Path, processes: int, progress: Progress) -> I
     )
 
 
+def open_for_learning(
+    data: Data, base: Path, processes: int, progress: Progress
+) -> tuple[Inputs, tuple[str, ...]]:
+    """As `open_inputs`, but the test cases are not read: none in the inputs, their names beside them.
+
+    Raises:
+        UserError: as `open_inputs`; what is wrong with test cases is not looked for.
+    """
+    found = find_cases(data, base, progress)
+    lists = splits.resolve(_expanded(data.split), found.names, None)
+    wanted = (*lists.train, *lists.validation)
+    entries = prepare_cases(found.only(wanted), wanted, data, base, processes, progress)
+    train, validation = (tuple(entries[name] for name in part) for part in (lists.train, lists.validation))
+    return Inputs(train, validation, ()), lists.test
+
+
 def prepare_cases(
     found: Found, names: Sequence[str], data: Data, base: Path, processes: int, progress: Progress
 ) -> dict[str, Entry]:

@@ -6,9 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 
 #: Voxels per side and bytes once decompressed; beyond, a header is taken for damaged (BraTS: 240×240×155).
 MAX_SIDE = 1024
@@ -81,6 +79,8 @@ def _inflate(raw: bytes, length: int) -> bytes:
 def _header(head: bytes) -> Any:
     if len(head) < _HEADER:
         raise UnreadableError(f"is truncated: {len(head)} bytes, less than a NIfTI header")
+    import nibabel
+
     try:
         header = nibabel.Nifti1Header(head, check=False)
     except Exception:  # nibabel raises its own and struct's errors on a header that makes no sense
@@ -101,6 +101,8 @@ def _shape(header: Any, dimensions: int) -> tuple[int, ...]:
 
 
 def _voxels(header: Any, shape: tuple[int, ...], raw: bytes) -> np.ndarray:
+    from nibabel.spatialimages import HeaderDataError
+
     dtype, offset = _dtype(header), _offset(header)
     count = int(np.prod(shape, dtype=np.int64))
     needed = offset + count * dtype.itemsize
@@ -122,6 +124,8 @@ def _voxels(header: Any, shape: tuple[int, ...], raw: bytes) -> np.ndarray:
 
 
 def _dtype(header: Any) -> np.dtype[Any]:
+    from nibabel.spatialimages import HeaderDataError
+
     try:
         dtype = np.dtype(header.get_data_dtype())
     except (HeaderDataError, KeyError) as error:
@@ -140,6 +144,8 @@ def _offset(header: Any) -> int:
 
 def _affine(header: Any) -> np.ndarray:
     """The sform, else the qform, else what the voxel size gives; a qform that is given must make sense."""
+    from nibabel.spatialimages import HeaderDataError
+
     with np.errstate(all="ignore"):
         try:
             qform = header.get_qform(coded=True)[0]

@@ -13,18 +13,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from acdis.data import anatomy, lesion
 from acdis.data.anatomy import Anatomy, Floats, Triple
 from acdis.data.lesion import Painted
 from acdis.errors import UserError
 from acdis.vocabulary import MODALITIES
+
+if TYPE_CHECKING:  # finding phantoms that are drawn already takes neither nibabel nor scipy
+    import nibabel as nib
 
 #: Part of what a case is kept by: to be raised with every change to the drawing.
 VERSION = 1
@@ -132,6 +133,8 @@ def _contrast(look: dict[str, float], head: Anatomy, painted: Painted, patchy: F
 
 def _enhancement(painted: Painted, mask: NDArray[np.bool_]) -> Floats:
     """Share of contrast agent [n]: the rim, its inner border a little blurred."""
+    from scipy.ndimage import gaussian_filter
+
     rim = np.zeros(mask.shape, np.float32)
     rim[mask] = painted.labels == 3
     blurred = gaussian_filter(rim, 0.7)[mask]
@@ -237,6 +240,8 @@ def _write_case(folder: Path, recipe: dict[str, Any]) -> None:
     """Draw into a folder of our own, then move it into place."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
+    import nibabel as nib
+
     fresh = temporary / folder.name
     fresh.mkdir(parents=True)
     try:
@@ -252,6 +257,8 @@ def _write_case(folder: Path, recipe: dict[str, Any]) -> None:
 
 def _nifti(volume: NDArray[Any], spacing: float) -> nib.Nifti1Image:
     """With the header's codes as in BraTS files: both transforms "scanner", units mm."""
+    import nibabel as nib
+
     image = nib.Nifti1Image(volume, affine(volume.shape, spacing))
     image.set_qform(image.affine, code=1)
     image.set_sform(image.affine, code=1)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from acdis import config
 from acdis.data.cases import Volume
@@ -26,6 +24,9 @@ from acdis.data.resample import (
     working_spacing,
 )
 from acdis.errors import UserError
+
+if TYPE_CHECKING:  # opening prepared cases, as `plan` does, takes no torch
+    from torch import Tensor
 
 #: To be raised whenever the same files and options give other arrays: prepared cases are then made anew.
 PREPROCESS_VERSION = 1
@@ -188,6 +189,8 @@ def labels_to_native(probabilities: Tensor, meta: Meta) -> Tensor:
 
     The same as `to_native(...).argmax(0)`, at a fraction of memory and time.
     """
+    import torch
+
     region, where = to_native_region(probabilities, meta)
     out = torch.zeros(meta.native_shape, dtype=torch.uint8, device=region.device)
     best, classes = region[0], out[where]
@@ -217,6 +220,8 @@ def _resample(volume: Volume, spacing: Spacing, shape: Voxels) -> tuple[np.ndarr
     brain = (volume.images != 0).any(axis=0)
     if spacing == volume.spacing:
         return volume.images, volume.labels, brain
+    import torch
+
     grid = (volume.spacing, spacing, shape)
     images = linear(torch.from_numpy(volume.images), *grid).numpy()
     # Half of a voxel must be brain: a hull of averages with the background would distort mean and std.

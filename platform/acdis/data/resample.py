@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import avg_pool3d, pad
 
 from acdis.errors import UserError
 from acdis.vocabulary import CLASSES
+
+if TYPE_CHECKING:  # torch is imported where it is used: opening prepared cases takes none
+    from torch import Tensor
 
 Voxels = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -67,6 +68,9 @@ def labels(classes: np.ndarray, before: Spacing, after: Spacing, shape: Voxels) 
     (ET shrinks by 17 %); by nearest 0.954, 0.936, 0.820, since everything is shifted by half a native voxel
     when the ratio is even.
     """
+    import torch
+    from torch.nn.functional import avg_pool3d, pad
+
     lesions = range(1, len(CLASSES))
     one_hot = torch.stack([torch.from_numpy(classes == index) for index in lesions]).float()
     shares = linear(one_hot, before, after, shape)
@@ -90,6 +94,8 @@ def interpolate(image: Tensor, axis: int, places: np.ndarray) -> Tensor:
     Written out rather than with `F.interpolate`, which knows no offset (a box needs one) and no ratio that
     does not fit the number of voxels. A view where the places are voxels in a row.
     """
+    import torch
+
     length = image.shape[axis]
     places = np.clip(places, 0, length - 1)
     lower = np.floor(places + 1e-6).astype(np.int64)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from acdis.errors import UserError
 from acdis.vocabulary import REGIONS, SUBSETS, metric_name, subset_name
@@ -68,23 +68,38 @@ def read_parquet(path: Path) -> list[Record]:
     Raises:
         UserError: the file cannot be read, is not Parquet, or has other columns.
     """
+    try:
+        with path.open("rb") as file:  # a handle: from a path pyarrow would read columns out of folder names
+            table = read_table(file, str(path))
+    except OSError as error:
+        raise _unreadable(str(path), error) from None
+    return [Record(**row) for row in table.to_pylist()]
+
+
+def read_table(file: BinaryIO, name: str) -> pyarrow.Table:
+    """The columns of what `write_parquet` wrote; `name` stands in the error.
+
+    Raises:
+        UserError: the file cannot be read, is not Parquet, or has other columns.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as file:  # a handle: from a path pyarrow would read columns out of folder names
-            table = pq.ParquetFile(file).read()
+        table = pq.ParquetFile(file).read(use_threads=False)  # small files: threads cost more than they give
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise UserError(
-            f"{path}: per-case scores cannot be read ({reason}); evaluate the run again"
-        ) from None
+        raise _unreadable(name, error) from None
     if not table.schema.equals(_schema()):
         found = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
         raise UserError(
-            f"{path}: are not per-case scores of this version, has {found}; evaluate the run again"
+            f"{name}: are not per-case scores of this version, has {found}; evaluate the run again"
         )
-    return [Record(**row) for row in table.to_pylist()]
+    return table
+
+
+def _unreadable(name: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:150]
+    return UserError(f"{name}: per-case scores cannot be read ({reason}); evaluate the run again")
 
 
 def _schema() -> pyarrow.Schema:

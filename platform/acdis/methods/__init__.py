@@ -7,16 +7,17 @@ Adding a method is adding its file; nothing is edited here. No torch is imported
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
 from acdis import config
-from acdis.errors import UserError
 from acdis.methods.options import MethodOptions
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _SHARED = ("base", "options")
 
 
+@functools.cache
 def names() -> tuple[str, ...]:
     """The registered methods, sorted."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
@@ -42,16 +44,32 @@ def build(name: str, **options: Any) -> Method:
     return method
 
 
-def resolve(experiment: config.Experiment) -> config.Experiment:
+def load(path: Path | None, overrides: Sequence[str] = ()) -> config.Experiment:
+    """`config.load`, then `resolve`, with file and line in the errors of both.
+
+    Raises:
+        UserError: as these two.
+    """
+    draft = config.draft(path, overrides)
+    try:
+        return resolve(draft.parse())
+    except config.InvalidError as error:
+        raise draft.located(error) from None
+
+
+def resolve(experiment: config.Experiment, given: Collection[str] | None = None) -> config.Experiment:
     """The experiment with the method's options validated and every option that has an effect written out.
 
     Equal configurations come out equal whatever was left to its default, so that the tree can be hashed.
+
+    Args:
+        given: options that must have an effect; none: every option of the experiment.
 
     Raises:
         UserError: as `build`.
     """
     choice = experiment.method
-    written = validate(choice.name, choice.options).written()
+    written = validate(choice.name, choice.options, given).written()
     return experiment.model_copy(update={"method": config.MethodChoice(name=choice.name, options=written)})
 
 
@@ -61,36 +79,44 @@ def version(name: str) -> int:
     return number
 
 
-def validate(name: str, options: Mapping[str, Any]) -> MethodOptions:
-    """The method's options as its typed model.
+def validate(name: str, options: Mapping[str, Any], given: Collection[str] | None = None) -> MethodOptions:
+    """The method's options as its typed model; `given` as in `resolve`.
 
     Raises:
-        UserError: as `build`, with the key as in an experiment file: `method.options.window`.
+        InvalidError: as `build`, with the key as in an experiment file: `method.options.window`.
     """
     model: type[MethodOptions] = _module(name).Options
-    # The wrapping makes pydantic report keys as they stand in an experiment file.
-    inner = create_model("Method", __base__=config.Config, options=(model, ...))
-    outer = create_model("Experiment", __base__=config.Config, method=(inner, ...))
+    outer = _as_experiment(model)
     try:
         tree: Any = outer.model_validate({"method": {"options": dict(options)}})
     except ValidationError as error:
-        raise UserError("; ".join(_problems(error, outer, model))) from None
+        raise config.InvalidError(_problems(error, outer, model)) from None
     valid: MethodOptions = tree.method.options
     for key, reason in valid.without_effect().items():
-        if key in valid.model_fields_set:
-            raise UserError(f"method.options.{key} has no effect {reason}: remove it")
+        if key in valid.model_fields_set and (given is None or key in given):
+            phrase = f"method.options.{key} has no effect {reason}: remove it"
+            raise config.InvalidError([(("method", "options", key), phrase)])
     return valid
 
 
-def _problems(error: ValidationError, outer: type[BaseModel], model: type[MethodOptions]) -> list[str]:
-    """As `config.describe`, but an unknown key that resembles no option gets the list of options."""
-    phrases = []
-    for problem, phrase in zip(error.errors(), config.describe(error, outer), strict=True):
+@functools.cache
+def _as_experiment(model: type[MethodOptions]) -> type[BaseModel]:
+    """A model with the options where an experiment file has them, so that pydantic names keys as there."""
+    inner = create_model("Method", __base__=config.Config, options=(model, ...))
+    return create_model("Experiment", __base__=config.Config, method=(inner, ...))
+
+
+def _problems(
+    error: ValidationError, outer: type[BaseModel], model: type[MethodOptions]
+) -> list[tuple[config.Key, str]]:
+    """As `config.find_problems`, but an unknown key that resembles no option gets the list of options."""
+    found = []
+    for problem, (key, phrase) in zip(error.errors(), config.find_problems(error, outer), strict=True):
         if problem["type"] == "extra_forbidden":
-            key = str(problem["loc"][-1])
-            phrase = f"unknown key 'method.options.{key}'; {_nearest(key, tuple(model.model_fields))}"
-        phrases.append(phrase)
-    return phrases
+            option = str(key[-1])
+            phrase = f"unknown key 'method.options.{option}'; {_nearest(option, tuple(model.model_fields))}"
+        found.append((key, phrase))
+    return found
 
 
 def _nearest(name: str, valid: tuple[str, ...]) -> str:
@@ -100,5 +126,6 @@ def _nearest(name: str, valid: tuple[str, ...]) -> str:
 
 def _module(name: str) -> ModuleType:
     if name not in names():
-        raise UserError(f"method.name: unknown method {name!r}; {_nearest(name, names())}")
+        phrase = f"method.name: unknown method {name!r}; {_nearest(name, names())}"
+        raise config.InvalidError([(("method", "name"), phrase)])
     return importlib.import_module(f"{__name__}.{name}")

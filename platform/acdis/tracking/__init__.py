@@ -17,6 +17,14 @@ from urllib.parse import urlsplit
 
 from acdis.errors import UserError
 
+#: MLflow's own patience with a dead server is minutes per call; the journal does the waiting here.
+#: What the user has set stays. No telemetry, no emoji lines between the progress display.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
@@ -52,6 +60,8 @@ def open_store(uri: str) -> Any:
     Several processes of ours may do it at once. The lock does not hold off others: open the store once
     before starting `mlflow server` on it.
     """
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
 
     # Migrations of a new store announce themselves; nobody can do anything with that.

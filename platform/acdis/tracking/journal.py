@@ -143,6 +143,37 @@ def _read_sent(path: Path, lines: int) -> tuple[int, str | None, int]:
         return 0, None, 0
 
 
+def waiting(folder: Path) -> int:
+    """How many lines of the folder's journal were not sent; 0 where there is none. Quick: parses none."""
+    try:
+        lines = (folder / JOURNAL).read_bytes().count(b"\n")
+    except OSError:
+        return 0
+    return lines - _read_sent(folder / SENT, lines)[0]
+
+
+def run_of(folder: Path) -> str | None:
+    """MLflow's id of the run that has the folder's journal; none before the first contact."""
+    return _read_sent(folder / SENT, 0)[1]
+
+
+def epochs_of(folder: Path) -> dict[int, dict[str, float]]:
+    """What the folder's journal has about each epoch, under MLflow's names; for who only reads.
+
+    It is whole while the training runs and after a kill, whatever the server does.
+    """
+    try:
+        lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return {}
+    told = [_parse(line) for line in lines if b'"epoch"' in line]
+    return {
+        int(line["step"]): {key: float(value) for key, value in line["values"].items()}
+        for line in reversed(told)  # the first word on an epoch counts
+        if line["op"] == "epoch"
+    }
+
+
 def encode_values(values: Mapping[str, float]) -> dict[str, float | str]:
     """JSON knows no NaN or inf: they are written as the words that `float` reads."""
     numbers = {key: float(value) for key, value in values.items()}

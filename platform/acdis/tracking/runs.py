@@ -1,39 +1,25 @@
-"""One cell, one MLflow run: told at once to the journal on disk, sent by a thread in the background.
-
-MLflow is imported inside the functions that the thread calls: the import takes over a second.
-"""
+"""One cell, one MLflow run: told at once to the journal on disk, sent by a thread in the background."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acdis.tracking import check_uri, default_uri, experiment_id, open_store, public, store_lock, user_part
-from acdis.tracking.journal import Entity, Journal, Operation, Sender, chunks, encode_values, next_batch
+from acdis.tracking import check_uri, default_uri, open_store
+from acdis.tracking.journal import Journal, Operation, Sender, encode_values
+from acdis.tracking.remote import CELL_TAG, STATUSES, Remote
 
 __all__ = ["RunTracker", "check_uri", "default_uri", "open_store"]
 
-CELL_TAG = "acdis.cell"
-STATUSES = ("FINISHED", "FAILED", "KILLED")
-
-#: An artifact that fails this often while the server answers otherwise is left in the cell's folder only.
-ARTIFACT_ATTEMPTS = 5
-#: MLflow's own patience with a dead server is minutes per call; the journal does the waiting here.
-#: What the user has set stays. No telemetry, no emoji lines between the progress display.
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 log = logging.getLogger(__name__)
 
 
 class RunTracker:
     """The MLflow run of one cell. Every `log_…` writes a line to disk and returns, whatever the server does.
+
+    With another `tag` than the cell's it is the run of what bears that tag: of a spec, say.
 
     Opened again on the same folder, after a kill too, it goes on with the same run and sends what was left.
     With `running=False` it does not set the run's status to RUNNING: to send what was left, or to add
@@ -41,20 +27,30 @@ class RunTracker:
     """
 
     def __init__(
-        self, folder: Path, uri: str, experiment: str, cell: str, name: str, *, running: bool = True
+        self,
+        folder: Path,
+        uri: str,
+        experiment: str,
+        cell: str,
+        name: str,
+        *,
+        running: bool = True,
+        tag: str = CELL_TAG,
     ) -> None:
         check_uri(uri)
-        for variable, value in ENVIRONMENT.items():
-            os.environ.setdefault(variable, value)
         self._journal = Journal(folder)
         self._epochs: set[int] = set()
         self._params: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
+        self._parent = ""
+        self._status = ""
         self._scores: dict[tuple[str, int], float | str] = {}
         for operation in self._journal.operations():
             self._learn(operation)
         if running:
             self._journal.append("status", status="RUNNING")
-        self._remote = _Remote(self._journal, uri, experiment, cell, name)
+            self._status = "RUNNING"
+        self._remote = Remote(self._journal, uri, experiment, (tag, cell), name)
         self._sender = Sender(self._journal, self._remote)
         self._sender.start()
 
@@ -71,6 +67,19 @@ class RunTracker:
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Tags; a later value replaces an earlier one."""
         self._tell("tags", values={key: str(value) for key, value in tags.items()})
+
+    def log_roles(self, roles: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of specs that the cell serves, as `Cell.roles` gives them: tags, and the first one's parent.
+
+        The parent run is found or made by its spec's name when this is sent. Told again it writes nothing.
+        """
+        if not roles:
+            return
+        if not self._parent:
+            self._tell("parent", spec=str(roles[0]["spec"]))
+        tags = role_tags(roles)
+        if any(self._tags.get(key) != value for key, value in tags.items()):
+            self.log_tags(tags)
 
     def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Values at step `epoch`; ignored if the journal has that epoch, also from before a kill."""
@@ -112,9 +121,18 @@ class RunTracker:
         return self._remote.run or self._journal.run
 
     @property
+    def status(self) -> str:
+        """The last one that was told; empty before the first."""
+        return self._status
+
+    @property
     def skipped(self) -> int:
         """How many values or files the server refused for good."""
         return self._journal.skipped
+
+    def page(self, run: str) -> str:
+        """Where the dashboard shows `run`, relative to its address; empty before the first contact."""
+        return self._remote.page(run)
 
     def hint(self) -> str:
         """One line that says where the run can be looked at."""
@@ -133,159 +151,18 @@ class RunTracker:
             self._epochs.add(operation["step"])
         elif op == "params":
             self._params = {**operation["values"], **self._params}
+        elif op == "tags":
+            self._tags.update(operation["values"])
+        elif op == "parent":
+            self._parent = operation["spec"]
+        elif op == "status":
+            self._status = operation["status"]
         elif op == "metrics":
             self._scores.update({(k, operation["step"]): v for k, v in operation["values"].items()})
 
 
-class _Remote:
-    """The run on the server: found or made when there is something to send."""
-
-    def __init__(self, journal: Journal, uri: str, experiment: str, cell: str, name: str) -> None:
-        self._journal, self._uri, self._experiment = journal, uri, experiment
-        self._cell, self._run_name = cell, name
-        self._client: Any = None
-        self._experiment_id: str | None = None
-        self._artifact_failures = 0
-        self._warned: set[str] = set()
-        self.run: str | None = None
-        self.address = public(uri)
-
-    def send_some(self) -> None:
-        """Send the journal's next lines and mark them; raises whatever keeps it from that."""
-        if self.run is None:
-            self._open_run()
-        operations = self._journal.operations(self._journal.sent)
-        lines, batch = next_batch(operations)
-        try:
-            skipped = sum(self._send_entities(chunk) for chunk in chunks(batch)) if lines else 0
-            if not lines and operations:
-                lines, skipped = 1, self._send_single(operations[0])
-        except Exception as error:
-            if _status(error) == 404:
-                self.run = None  # deleted, or another store behind the same address
-            raise
-        self._journal.mark(lines, str(self.run), skipped)
-
-    def hint(self, run: str | None) -> str:
-        if self._uri.startswith("http"):
-            place = f"{self.address.rstrip('/')}/#/experiments/{self._experiment_id or ''}"
-            return f"{place}/runs/{run}" if run and self._experiment_id else self.address
-        place = f"experiment {self._experiment}, run {self._run_name}"
-        return f"mlflow server --backend-store-uri '{self.address}'   ({place})"
-
-    def without_password(self, text: str) -> str:
-        return text.replace(self._uri, self.address).replace(user_part(self._uri), "")
-
-    def _open_run(self) -> None:
-        """Find the cell's run by its tag, or make it. On another run than before everything is sent again."""
-        self._client = self._client or open_store(self._uri)
-        with store_lock(self._uri):
-            self._experiment_id = experiment_id(self._client, self._uri, self._experiment)
-            run = self._find_run() or self._new_run()
-        if self._journal.run not in (None, run):
-            self._journal.rewind()
-        self.run = run
-
-    def _find_run(self, but: str = "") -> str | None:
-        """The run that has had this journal's lines, else the oldest of this cell."""
-        wanted = f"tags.`{CELL_TAG}` = '{self._cell}'"
-        found = self._client.search_runs(
-            [self._experiment_id], wanted, order_by=["attributes.start_time ASC"]
-        )
-        runs = [run.info.run_id for run in found if run.info.run_id != but]
-        return self._journal.run if self._journal.run in runs else next(iter(runs), None)
-
-    def _new_run(self) -> str:
-        """A run with the journal's first time as its start.
-
-        On one host the lock keeps two processes from making it at once. On a server both may: who then sees
-        another's run deletes the own, still empty one. If both delete, both look again after a random pause.
-        """
-        start = next(
-            (operation["time"] for operation in self._journal.operations() if operation["time"]), None
-        )
-        tags = {CELL_TAG: self._cell}
-        made = self._client.create_run(
-            self._experiment_id, start_time=start, tags=tags, run_name=self._run_name
-        )
-        other = self._find_run(but=made.info.run_id)
-        if other is not None:
-            self._client.delete_run(made.info.run_id)
-        return str(other or made.info.run_id)
-
-    def _send_entities(self, batch: Sequence[Entity]) -> int:
-        """Send one call's worth; what is refused is halved until the culprit is alone. Returns how many."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        metrics = [Metric(e.key, e.value, e.time, e.step) for e in batch if e.kind == "metric"]
-        params = [Param(e.key, e.value) for e in batch if e.kind == "param"]
-        tags = [RunTag(e.key, e.value) for e in batch if e.kind == "tag"]
-        try:
-            self._client.log_batch(self.run, metrics=metrics, params=params, tags=tags)
-        except Exception as error:
-            self._unless_refused(error)
-            if len(batch) == 1:
-                return self._skip(f"{batch[0].kind} {batch[0].key!r}", error)
-            middle = len(batch) // 2
-            return self._send_entities(batch[:middle]) + self._send_entities(batch[middle:])
-        return 0
-
-    def _send_single(self, operation: Operation) -> int:
-        if operation["op"] == "status":
-            return self._send_status(operation)
-        if operation["op"] == "artifact":
-            return self._send_artifact(operation)
-        return self._skip("a line that cannot be read", None)
-
-    def _send_status(self, operation: Operation) -> int:
-        status = operation["status"]
-        try:
-            if status in STATUSES:
-                self._client.set_terminated(self.run, status=status, end_time=operation["time"])
-            else:
-                self._client.update_run(self.run, status=status)
-        except Exception as error:
-            self._unless_refused(error)
-            return self._skip(f"status {status}", error)
-        return 0
-
-    def _send_artifact(self, operation: Operation) -> int:
-        path = self._journal.folder / operation["path"]
-        if not path.is_file():
-            return self._skip(
-                f"artifact {operation['path']}", FileNotFoundError("no longer in the cell's folder")
-            )
-        try:
-            self._client.log_artifact(self.run, str(path), operation["destination"] or None)
-        except Exception as error:
-            self._client.get_run(self.run)  # raises if the server is away: then it is not this file's fault
-            self._artifact_failures += 1
-            if self._artifact_failures < ARTIFACT_ATTEMPTS:
-                raise
-            self._artifact_failures = 0
-            return self._skip(f"artifact {operation['path']}", error)
-        self._artifact_failures = 0
-        return 0
-
-    def _unless_refused(self, error: Exception) -> None:
-        """Raise `error` again unless the server read the call and will never take it."""
-        if _status(error) != 400:
-            raise error
-        if self._client.get_run(self.run).info.lifecycle_stage == "deleted":
-            self.run = None
-            raise error
-
-    def _skip(self, what: str, error: Exception | None) -> int:
-        if what not in self._warned:
-            self._warned.add(what)
-            reason = self.without_password(" ".join(str(error).split())[:300]) if error else "skipped"
-            log.warning("tracking: %s is not taken by %s and is left out: %s", what, self.address, reason)
-        return 1
-
-
-def _status(error: Exception) -> int:
-    """The HTTP status that an MLflow exception stands for; 0 for any other exception."""
-    if "error code 413" in str(error):  # a proxy's limit on size; MLflow's class calls it an internal error
-        return 400
-    status = getattr(error, "get_http_status_code", None)
-    return int(status()) if status else 0
+def role_tags(roles: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """`row`, `seed` and `table` of the first role, and `acdis.roles`, all of them as spec/row/seed."""
+    first = {key: str(roles[0][key]) for key in ("row", "seed", "table")}
+    every = (f"{role['spec']}/{role['row']}/{role['seed']}" for role in roles)
+    return first | {"acdis.roles": ", ".join(every)}

@@ -1,14 +1,20 @@
-"""Which numbers a training computes with."""
+"""Which numbers a training computes with. Deciding it takes no torch: `plan` names cells without it."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from acdis.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+
 Precision = Literal["bf16", "fp32"]
+
+#: Linux' names of the instructions that compute in bf16: AVX-512 BF16, AMX, and those of Arm.
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def resolve(choice: str, gpu: bool) -> Precision:
@@ -23,8 +29,16 @@ def resolve(choice: str, gpu: bool) -> Precision:
 
 
 def cpu_has_bf16() -> bool:
-    """AVX-512 BF16 or AMX: convolutions in bf16 are faster than in fp32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """AVX-512 BF16, AMX or Arm's: convolutions in bf16 are faster than in fp32.
+
+    torch itself says yes to CPUs that only emulate bf16 (AVX-512 without BF16), where it is slower.
+    """
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    named = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return bool(_BF16_FLAGS & set(next(named, "").split()))
 
 
 def check(precision: str, device: torch.device) -> None:
@@ -33,6 +47,8 @@ def check(precision: str, device: torch.device) -> None:
     Raises:
         UserError: it does.
     """
+    import torch
+
     if (
         precision == "bf16"
         and device.type == "cuda"
@@ -45,4 +61,6 @@ def check(precision: str, device: torch.device) -> None:
 
 def autocast_dtype(precision: str) -> torch.dtype | None:
     """For `torch.autocast`; none: leave it off."""
+    import torch
+
     return torch.bfloat16 if precision == "bf16" else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from acdis import config, home
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell, read_json
+from acdis.cluster.train import Job
 from acdis.config import Experiment, Split, flatten
 from acdis.data import cache
 from acdis.data.inputs import Inputs, find_cases, prepare_cases
@@ -17,15 +18,9 @@ from acdis.errors import UserError
 from acdis.tracking.lineage import lineage
 from acdis.tracking.runs import RunTracker
 from acdis.verbs import publish
+from acdis.verbs.cell import AFTER_SECONDS, evaluation_folder, tracker_of, tracking_of
 from acdis.verbs.progress import Display
-from acdis.verbs.train import (
-    AFTER_SECONDS,
-    PHANTOM_WARNING,
-    evaluation_folder,
-    tracker_of,
-    tracking_of,
-    where_to_look,
-)
+from acdis.verbs.train import PHANTOM_WARNING, where_to_look
 
 
 def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequence[str]) -> None:
@@ -52,9 +47,10 @@ def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequenc
     with Display() as display, cell.alone():
         inputs = Inputs((), (), tuple(_entries(cell, experiment, base, root, split, display)))
         folder = evaluation_folder(cell, experiment, inputs.test_fingerprint)
+        job = Job(experiment, cell, inputs, folder, tracking_of(experiment, base), base)
         display.say(f"scoring {cell.name} on {len(inputs.test)} cases")
-        _score(experiment, cell, inputs, folder, base, display)
-        display.say(_publish(cell, experiment, folder, base))
+        _score(job, display)
+        display.say(_publish(job))
         if experiment.data.phantoms is not None:
             display.say(PHANTOM_WARNING)
         display.say(where_to_look(experiment, base))
@@ -99,34 +95,23 @@ def _entries(
     return [entries[name] for name in wanted]
 
 
-def _score(
-    experiment: Experiment, cell: Cell, inputs: Inputs, folder: Path, base: Path, display: Display
-) -> None:
+def _score(job: Job, display: Display) -> None:
     from acdis.cluster import session
     from acdis.cluster.train import launch
 
     try:
         with session.connected():
-            launch(
-                experiment,
-                cell,
-                inputs,
-                folder,
-                tracking_of(experiment, base),
-                base,
-                display.state,
-                again=True,
-            )
+            launch(job, session.room(job.experiment.scaling), display.state, again=True)
     finally:
-        cell.update(status="done", reason=None)  # the training is, whatever became of this
+        job.cell.update(status="done", reason=None)  # the training is, whatever became of this
 
 
-def _publish(cell: Cell, experiment: Experiment, folder: Path, base: Path) -> str:
+def _publish(job: Job) -> str:
     """Other data or settings than the training's get an MLflow run of their own, so that its scores stay."""
+    cell, experiment, folder, tracking = job.cell, job.experiment, job.evaluation, job.tracking
     title = f"{cell.name} scored again"
-    tracking = tracking_of(experiment, base)
     if folder.name == cell.state().get("evaluation"):
-        with tracker_of(cell, tracking, running=False) as tracker:
+        with tracker_of(job, running=False) as tracker:
             return publish.scores(tracker, cell, folder, experiment.evaluation, title)
     name = f"{cell.name}/{folder.name}"
     tracker = RunTracker(folder, tracking["uri"], tracking["experiment"], name, name)

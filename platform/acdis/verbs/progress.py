@@ -66,6 +66,14 @@ class Display:
         elif news:
             self.say(describe(state))
 
+    def crowd(self, line: str, done: int, total: int) -> None:
+        """Many cells at once: a bar of cells under the line on a terminal."""
+        if self.live:
+            self.count("cells", done, total)
+            self.bars.update(self.tasks["cells"], description=line)
+        else:
+            self._log(line, urgent=False)
+
     def _log(self, line: str, urgent: bool) -> None:
         """A line at once if it is urgent, else one every few seconds, also where nothing has changed."""
         now = time.monotonic()

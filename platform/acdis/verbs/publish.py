@@ -22,6 +22,7 @@ def begin(tracker: RunTracker, cell: Cell, experiment: Experiment, tags: dict[st
     )
     tracker.log_tags(tags)
     tracker.log_artifact(cell.folder / "config.yaml", "")
+    tracker.log_roles(cell.roles())
 
 
 def scores(tracker: RunTracker, cell: Cell, evaluation: Path, settings: Evaluation, title: str) -> str:

@@ -1,0 +1,88 @@
+"""How the cells of specs stand, from their folders alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from acdis import home
+from acdis.ablation.cells import Cell, read_json
+from acdis.ablation.members import Member
+
+Status = Literal["done", "running", "failed", "missing"]
+STATUSES: tuple[Status, ...] = ("done", "running", "failed", "missing")
+
+#: What names a role: the same row and seed of a spec.
+_Role = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A member and how its cell stands.
+
+    Attributes:
+        status: `missing` where there is something to do and nobody does it: never begun, stopped, not scored.
+        state: what the cell says of itself; empty where there is no folder.
+        stale: names of other cells that once served this row and seed: other settings, data, or an older
+            version of the method.
+    """
+
+    member: Member
+    status: Status
+    state: dict[str, Any]
+    stale: tuple[str, ...]
+
+
+def survey(members: Sequence[Member], base: Path) -> list[Standing]:
+    """Look into each member's folder below `base` (ACDIS_HOME)."""
+    served = _served(base)
+    looked: dict[tuple[str, str], tuple[Status, dict[str, Any]]] = {}
+    standings = []
+    for member in members:
+        key = (member.cell, member.evaluation)
+        if key not in looked:
+            looked[key] = _look(member, base)
+        others = served.get((member.spec.name, member.row.id, member.seed), ())
+        stale = tuple(name for name in others if name != member.cell)
+        standings.append(Standing(member, *looked[key], stale))
+    return standings
+
+
+def _look(member: Member, base: Path) -> tuple[Status, dict[str, Any]]:
+    cell = Cell(home.cells(base) / member.cell)
+    state = _state(cell)
+    if state.get("status") == "done" and _is_whole(cell, member):
+        return "done", state
+    if state and cell.busy():
+        return "running", state
+    return ("failed" if state.get("status") == "failed" else "missing"), state
+
+
+def _is_whole(cell: Cell, member: Member) -> bool:
+    """The weights are there, and the scores where there are cases to score."""
+    scores = cell.evaluations / member.evaluation / "records.parquet"
+    return cell.weights.exists() and (not member.inputs.test or scores.exists())
+
+
+def _state(cell: Cell) -> dict[str, Any]:
+    """A file that a full disk has left damaged counts as none."""
+    try:
+        return cell.state()
+    except ValueError:
+        return {}
+
+
+def _served(base: Path) -> Mapping[_Role, Sequence[str]]:
+    """Which cells have served which row and seed, by the roles that stand in their folders."""
+    served: dict[_Role, list[str]] = defaultdict(list)
+    for file in sorted(home.cells(base).glob("*/roles.json")):
+        try:
+            roles = read_json(file).get("roles", [])
+        except ValueError:
+            continue
+        for role in roles:
+            served[role["spec"], role["row"], role["seed"]].append(file.parent.name)
+    return served

@@ -1,0 +1,188 @@
+"""One ZIP file with everything behind a report, and the report again from that file alone.
+
+    members.json            rows, seeds, cells, hours, what is missing: the facts of the report
+    specs/…                 spec and experiment files as written, in their places relative to each other
+    cells/<cell>/           config.yaml, lineage.json, state.json, history.json … as in the home
+    cells/<cell>/evaluations/<evaluation>/records.parquet
+    code/commit.json, code/changes.patch    of the checkout that made the bundle
+    README.md
+
+Equal content makes equal bytes: no times are kept. Nothing is ever unpacked to disk. Addresses lose user
+and password.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from acdis import home
+from acdis.ablation.cells import Cell, read_json
+from acdis.errors import UserError
+from acdis.evaluation.scores import Scores, read_scores
+from acdis.report.collect import records_file, without_passwords
+from acdis.report.facts import Reader, SpecFacts, dump, parse
+
+FACTS = "members.json"
+FORMAT = "acdis-bundle-1"
+#: A file in a bundle larger than this is refused, so that a crafted one cannot fill the memory.
+LARGEST = 256 * 2**20
+#: What the state says about the training; the rest is about the machine.
+_STATE = (
+    *("status", "reason", "epochs", "done", "workers", "cpus", "gpus", "step_seconds", "peak_bytes"),
+    *("version", "evaluation", "run_id", "updated"),
+)
+
+README = """# Bundle of an ACDIS report
+
+`acdis report THIS.zip` prints the report again, without the machine that it was made on; `--format` md,
+latex, csv or html. The package and its version are in `code/commit.json`.
+
+- `members.json`: rows, seeds and cells of the report, hours, and what was missing.
+- `specs/`: the spec and experiment files as they were written.
+- `cells/<cell>/config.yaml`: the resolved configuration; `lineage.json`: commit, versions, device and split
+  of the training; `state.json`, `history.json`: how it went.
+- `cells/<cell>/evaluations/…/records.parquet`: Dice and HD95 of every case × subset × region.
+- `code/`: commit and uncommitted changes of the checkout that made this bundle. A cell whose `lineage.json`
+  names another commit was trained with that one.
+"""
+
+
+def write(
+    path: Path, specs: Sequence[SpecFacts], sources: Iterable[Path], base: Path, code: Mapping[str, str]
+) -> None:
+    """Pack a report, atomically.
+
+    Args:
+        sources: spec and experiment files.
+        base: the home with the cells.
+        code: `commit.json` and `changes.patch`, by name.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in _texts(specs, sources, base, code):
+                archive.writestr(_entry(name), without_passwords(content.decode("utf-8", "replace")))
+            for name, records in _scores(specs, base):
+                archive.writestr(_entry(name), records)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"--bundle {path}: cannot be written ({error.strerror}); give another file") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _texts(
+    specs: Sequence[SpecFacts], sources: Iterable[Path], base: Path, code: Mapping[str, str]
+) -> Iterator[tuple[str, bytes]]:
+    yield "README.md", README.encode()
+    yield FACTS, json.dumps({"format": FORMAT, "specs": json.loads(dump(specs))}, indent=1).encode()
+    yield from _sources(sources)
+    yield from ((f"code/{name}", text.encode()) for name, text in sorted(code.items()))
+    for name in sorted({cell.cell for spec in specs for row in spec.rows for cell in row.cells}):
+        yield from _cell_files(Cell(home.cells(base) / name))
+
+
+def _scores(specs: Sequence[SpecFacts], base: Path) -> Iterator[tuple[str, bytes]]:
+    cells = [cell for spec in specs for row in spec.rows for cell in row.cells if cell.scored]
+    for cell, evaluation in sorted({(each.cell, each.evaluation) for each in cells}):
+        yield _records(cell, evaluation), records_file(base, cell, evaluation).read_bytes()
+
+
+def _sources(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    """In their places relative to each other, so that `extends` and `base` still lead somewhere."""
+    found = sorted({file.resolve() for file in files})
+    if not found:
+        return
+    root = Path(os.path.commonpath([file.parent for file in found]))
+    for file in found:
+        yield f"specs/{file.relative_to(root).as_posix()}", file.read_bytes()
+
+
+def _cell_files(cell: Cell) -> Iterator[tuple[str, bytes]]:
+    folder = f"cells/{cell.name}"
+    for name in ("config.yaml", "changes.patch"):
+        if (cell.folder / name).is_file():
+            yield f"{folder}/{name}", (cell.folder / name).read_bytes()
+    state = {key: value for key, value in cell.state().items() if key in _STATE}
+    if state:
+        yield f"{folder}/state.json", _json(state)
+    for name in ("lineage.json", "history.json", "roles.json"):
+        tree = read_json(cell.folder / name)
+        if tree:
+            yield f"{folder}/{name}", _json(tree)
+
+
+def _json(tree: Any) -> bytes:
+    return json.dumps(tree, indent=1).encode()
+
+
+def _records(cell: str, evaluation: str) -> str:
+    return f"cells/{cell}/evaluations/{evaluation}/records.parquet"
+
+
+def is_bundle(path: Path) -> bool:
+    """By its name: specs are YAML."""
+    return path.suffix.lower() == ".zip"
+
+
+def read(path: Path) -> tuple[list[SpecFacts], Reader]:
+    """The facts in a bundle, and its scores.
+
+    Raises:
+        UserError: not a bundle, damaged, or of another version.
+    """
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give a bundle that `report --bundle` made"
+        ) from None
+    except zipfile.BadZipFile:
+        raise UserError(f"{path}: is not a ZIP file; give a bundle that `report --bundle` made") from None
+    specs = _facts(archive, path)
+
+    @functools.cache
+    def scores(cell: str, evaluation: str) -> Scores:
+        name = _records(cell, evaluation)
+        return read_scores(io.BytesIO(_member(archive, path, name)), f"{path}: {name}")
+
+    return specs, scores
+
+
+def _facts(archive: zipfile.ZipFile, path: Path) -> list[SpecFacts]:
+    try:
+        tree = json.loads(_member(archive, path, FACTS))
+    except ValueError:
+        tree = None
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise UserError(f"{path}: {FACTS} is not of the format {FORMAT}; make the bundle again")
+    return parse(json.dumps(tree.get("specs")).encode(), f"{path}: {FACTS}")
+
+
+def _member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
+    try:
+        if archive.getinfo(name).file_size > LARGEST:
+            raise UserError(f"{path}: {name} is larger than {LARGEST >> 20} MiB; that is no bundle of ours")
+        return archive.read(name)
+    except KeyError:
+        raise UserError(f"{path}: {name} is not in it; give a bundle that `report --bundle` made") from None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+        reason = str(error)[:100]
+        raise UserError(f"{path}: {name} is damaged ({reason}); make the bundle again") from None

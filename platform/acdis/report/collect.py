@@ -1,0 +1,123 @@
+"""From the cells of a home to the facts of a report."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acdis import home
+from acdis.ablation.cells import Cell, read_json
+from acdis.evaluation.scores import Scores, read_file
+from acdis.report.facts import CellFacts, Reader, RowFacts, SpecFacts
+
+if TYPE_CHECKING:
+    from acdis.ablation.members import Member
+
+#: Longest part of a failure's reason that is shown.
+REASON = 100
+SCORED = "scored"
+_USER = re.compile(r"(\w://)[^\s/\"']+@")
+
+
+def collect(members: Sequence[Member], base: Path) -> list[SpecFacts]:
+    """One entry per spec, rows and seeds in the order of `members`."""
+    cell_facts = functools.cache(lambda name, evaluation: _cell(Cell(home.cells(base) / name), evaluation))
+    return [
+        _spec(list(group), cell_facts) for _, group in groupby(members, key=lambda member: id(member.spec))
+    ]
+
+
+def reader(base: Path) -> Reader:
+    """Scores from the cells' folders; a file is read once, however many rows show it."""
+
+    @functools.cache
+    def read(cell: str, evaluation: str) -> Scores:
+        return read_file(records_file(base, cell, evaluation))
+
+    return read
+
+
+def records_file(base: Path, cell: str, evaluation: str) -> Path:
+    """Where the per-case records of an evaluation lie."""
+    return Cell(home.cells(base) / cell).evaluations / evaluation / "records.parquet"
+
+
+def _spec(members: Sequence[Member], cell_facts: Any) -> SpecFacts:
+    spec, first = members[0].spec, members[0].experiment
+    return SpecFacts(
+        spec.name,
+        spec.title,
+        spec.table,
+        spec.baseline,
+        spec.source or "",
+        tuple(map(without_passwords, spec.overrides)),
+        dict(spec.excluded),
+        any(member.experiment.data.phantoms is not None for member in members),
+        first.evaluation.et_minimum,
+        tuple(_row(group, cell_facts) for group in _by_row(members)),
+    )
+
+
+def _by_row(members: Iterable[Member]) -> list[list[Member]]:
+    return [list(group) for _, group in groupby(members, key=lambda member: member.row.id)]
+
+
+def _row(members: Sequence[Member], cell_facts: Any) -> RowFacts:
+    row = members[0].row
+    cells = []
+    for member in members:
+        scored, standing, spent, code = cell_facts(member.cell, member.evaluation)
+        cells.append(CellFacts(member.seed, member.cell, member.evaluation, scored, standing, spent, code))
+    paper = None if row.paper is None else {region: float(value) for region, value in row.paper.items()}
+    return RowFacts(row.id, row.label, row.note, paper, _plain(row.changes), tuple(cells))
+
+
+def _plain(tree: Any) -> Any:
+    """Mappings and sequences as JSON knows them, so that a bundle gives back what went in."""
+    if hasattr(tree, "items"):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    return [_plain(value) for value in tree] if isinstance(tree, list | tuple) else tree
+
+
+def _cell(cell: Cell, evaluation: str) -> tuple[bool, str, dict[str, float], str]:
+    scored = (cell.evaluations / evaluation / "records.parquet").is_file()
+    state = cell.state()
+    tags = read_json(cell.folder / "lineage.json").get("tags", {})
+    return scored, SCORED if scored else standing(cell, state), hours(cell, state), _code(tags)
+
+
+def standing(cell: Cell, state: dict[str, Any]) -> str:
+    """Why a cell has no scores, in a few words."""
+    status = str(state.get("status", "not started"))
+    if status == "failed":
+        reason = " ".join(str(state.get("reason") or "no reason given").split())
+        return "failed: " + (reason if len(reason) <= REASON else reason[: REASON - 1] + "…")
+    if status in ("starting", "training", "scoring"):
+        epoch = f", {state.get('done', 0)} of {state['epochs']} epochs done" if "epochs" in state else ""
+        return (status if cell.busy() else "interrupted") + epoch
+    return "trained, these cases not scored" if status in ("done", "scored") else status
+
+
+def hours(cell: Cell, state: dict[str, Any]) -> dict[str, float]:
+    """What the training cost: worker time × CPUs or GPUs, hours; empty before its first epoch."""
+    epochs = cell.history()
+    if not epochs:
+        return {}
+    workers = sum(entry["seconds"] for entry in epochs) / 3600 * state.get("workers", 1)
+    kind, count = ("gpu", state["gpus"]) if state.get("gpus") else ("cpu", state.get("cpus", 1))
+    return {kind: workers * count}
+
+
+def _code(tags: dict[str, str]) -> str:
+    """`0b338d9`, with a `+` where the tree was changed."""
+    commit = tags.get("acdis.git_commit", "–")
+    return commit[:7] + ("+" if tags.get("acdis.git_dirty") == "true" else "")
+
+
+def without_passwords(text: str) -> str:
+    """Addresses in it lose user and password: reports and bundles are handed on."""
+    return _USER.sub(r"\1", text)

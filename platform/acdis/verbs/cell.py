@@ -1,0 +1,116 @@
+"""One cell from its first epoch to its published table: what `train` does once and `ablate` does for many."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from acdis.ablation import cells
+from acdis.ablation.cells import Cell
+from acdis.cluster.train import Job, TrainingFailed, TrainingStopped
+from acdis.config import Experiment
+from acdis.errors import UserError
+from acdis.tracking.runs import RunTracker, default_uri
+from acdis.verbs import publish
+from acdis.verbs.progress import clock
+
+#: Seconds that a start or a failure waits for a tracking server that is away, and the end of a run.
+BEFORE_SECONDS, AFTER_SECONDS = 5.0, 30.0
+Say = Callable[[str], None]
+
+
+def complete(job: Job, tags: dict[str, str], train: Callable[[], None], say: Say) -> str:
+    """Train and score if that is missing, then publish; returns the cell's table. Hold the cell's lock.
+
+    Args:
+        tags: of the MLflow run, beside those that every run has.
+        train: trains and scores the cell.
+        say: takes a line for the user.
+
+    Raises:
+        UserError: the run's input was wrong.
+        TrainingFailed: no weights came of it.
+        TrainingStopped: it was asked to stop.
+    """
+    cell = job.cell
+    before = cell.state()
+    if is_finished(cell, job.evaluation, bool(job.inputs.test)):
+        say("it is trained and scored already; nothing is trained again, this is what came out:")
+    else:
+        with tracker_of(job, running=True, patience=BEFORE_SECONDS) as tracker:
+            publish.begin(tracker, cell, job.experiment, tags | _own_tags(job))
+        _train(job, train)
+    with tracker_of(job, running=False) as tracker:
+        publish.curves(tracker, cell)
+        text = _published(tracker, job)
+        if (before.get("status"), before.get("evaluation")) != ("done", job.evaluation.name):
+            publish.cost(tracker, cell)
+            tracker.finish("FINISHED")
+        run = tracker.run_id
+    cell.update(status="done", evaluation=job.evaluation.name, run_id=run)
+    return text
+
+
+def _own_tags(job: Job) -> dict[str, str]:
+    return {
+        "acdis.data_fingerprint": job.inputs.fingerprint,
+        "acdis.method": job.experiment.method.name,
+        "acdis.seed": str(job.experiment.seed),
+    }
+
+
+def _train(job: Job, train: Callable[[], None]) -> None:
+    """Whatever ends the training ends the MLflow run as well."""
+    try:
+        train()
+    except (UserError, TrainingFailed, TrainingStopped, KeyboardInterrupt) as error:
+        stopped = isinstance(error, (KeyboardInterrupt, TrainingStopped))
+        if isinstance(error, KeyboardInterrupt):
+            job.cell.update(status="stopped")
+        with tracker_of(job, running=False, patience=BEFORE_SECONDS) as tracker:
+            tracker.finish("KILLED" if stopped else "FAILED")
+        raise
+
+
+def _published(tracker: RunTracker, job: Job) -> str:
+    if not job.inputs.test:
+        return "trained; no test cases, so no table (give data.split.test)"
+    title = f"{job.cell.name}, seed {job.experiment.seed}"
+    return publish.scores(tracker, job.cell, job.evaluation, job.experiment.evaluation, title)
+
+
+def is_finished(cell: Cell, evaluation: Path, scored: bool) -> bool:
+    """Whether the final weights are there and, if there are cases to score, their scores."""
+    return cell.weights.exists() and (not scored or (evaluation / "records.parquet").exists())
+
+
+def evaluation_folder(cell: Cell, experiment: Experiment, test_fingerprint: str) -> Path:
+    """An evaluation has a name of its own: how it scores, and which cases."""
+    return cell.evaluations / cells.evaluation_name(experiment, test_fingerprint)
+
+
+def tracking_of(experiment: Experiment, base: Path) -> dict[str, str]:
+    """Where MLflow keeps the run."""
+    return {"uri": experiment.tracking.uri or default_uri(base), "experiment": experiment.tracking.experiment}
+
+
+@contextlib.contextmanager
+def tracker_of(job: Job, running: bool, patience: float = AFTER_SECONDS) -> Iterator[RunTracker]:
+    """The cell's MLflow run. What a server has not taken in `patience` seconds waits for the next start."""
+    uri, name = job.tracking["uri"], job.cell.name
+    tracker = RunTracker(job.cell.folder, uri, job.tracking["experiment"], name, name, running=running)
+    try:
+        yield tracker
+    finally:
+        tracker.close(timeout=patience if uri.startswith("http") else AFTER_SECONDS)
+
+
+def projection(state: dict[str, Any]) -> str:
+    """What a measured step says about the whole run."""
+    resumed = f", going on after epoch {state['resumed_at']}" if state.get("resumed_at") else ""
+    return (
+        f"a step takes {state['step_seconds']:.2f} s and {state['peak_bytes'] / 2**30:.1f} GiB at its peak; "
+        f"{clock(state['projected_seconds'])} of training steps ahead{resumed}"
+    )

@@ -1,0 +1,116 @@
+"""One training step of a cell, measured in a process of its own: `plan` itself imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from acdis.ablation.members import Member
+from acdis.ablation.survey import Standing
+from acdis.cluster.session import WORKER_ENVIRONMENT, Room
+from acdis.config import Experiment
+from acdis.errors import UserError
+from acdis.verbs.estimate import Measured
+from acdis.verbs.progress import Display
+
+SECONDS = 1800
+_MARK = "MEASURED "
+
+
+def measure_missing(
+    standings: Sequence[Standing], known: Measured, rooms: Mapping[str, Room], display: Display
+) -> Measured:
+    """`known`, with a step of the first cell that has none; cells that have begun have measured their own.
+
+    Args:
+        rooms: what a worker gets, by cell.
+
+    Raises:
+        UserError: as `measure`.
+    """
+    left = (each.member for each in standings if each.status != "done")
+    member = next((member for member in left if member.cell not in known.steps), None)
+    if member is None:
+        display.say("measure: every cell that is left has measured its step already")
+        return known
+    display.say(f"measuring a step of {member.spec.name}/{member.row.id} in a process of its own")
+    found = measure(member, rooms[member.cell])
+    return replace(
+        known,
+        steps={**known.steps, member.cell: found["seconds"]},
+        peak=max(known.peak, int(found["peak"])),
+        checkpoint=known.checkpoint or int(found["checkpoint"]),
+    )
+
+
+def measure(member: Member, room: Room) -> dict[str, float]:
+    """`seconds` of a step of one worker, its `peak` bytes, bytes of a `checkpoint`.
+
+    Raises:
+        UserError: the step does not fit, or needs a GPU that is not here.
+    """
+    job = {"experiment": member.experiment.model_dump(mode="json"), "threads": room.cpus}
+    with tempfile.TemporaryDirectory(prefix="acdis-measure-") as folder:
+        file = Path(folder) / "entries"
+        file.write_bytes(pickle.dumps(member.inputs.train))  # our own, read back by our own child
+        done = subprocess.run(
+            [sys.executable, "-m", "acdis.verbs.measure", folder],
+            input=json.dumps(job),
+            env=os.environ | WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(room.cpus)},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    answers = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
+    if not answers:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise UserError(f"row {member.row.id!r}: {(lines or ['the measuring process died'])[-1][:300]}")
+    found: dict[str, float] = json.loads(answers[-1].removeprefix(_MARK))
+    return found
+
+
+def _one_worker(experiment: Experiment) -> Experiment:
+    """What one of the workers does: its share of the batch."""
+    share = experiment.training.batch_size // experiment.scaling.workers
+    return experiment.model_copy(
+        update={
+            "training": experiment.training.model_copy(update={"batch_size": share}),
+            "scaling": experiment.scaling.model_copy(update={"workers": 1}),
+        }
+    )
+
+
+def _child(folder: Path, job: dict[str, Any]) -> dict[str, float]:
+    import torch
+
+    from acdis.training import loop, preflight
+    from acdis.training.group import Group
+
+    experiment = _one_worker(Experiment.model_validate(job["experiment"]))
+    torch.set_num_threads(int(job["threads"]))
+    if experiment.scaling.gpu and not torch.cuda.is_available():
+        raise UserError("scaling.gpu: there is no GPU on this machine to measure on")
+    device = torch.device("cuda" if experiment.scaling.gpu else "cpu")
+    entries = pickle.loads((folder / "entries").read_bytes())
+    run = loop.begin(experiment, folder, Group(device=device))
+    found = preflight.project(run, loop.Cases(entries))
+    weights = sum(weight.nbytes for weight in run.method.state_dict().values())
+    copies = 4 if experiment.training.amsgrad else 3  # of each weight: itself and what Adam keeps
+    return {"seconds": found.step_seconds, "peak": found.peak_bytes, "checkpoint": weights * copies}
+
+
+if __name__ == "__main__":
+    try:
+        print(_MARK + json.dumps(_child(Path(sys.argv[1]), json.load(sys.stdin))))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,119 @@
+"""`report`: tables beside the paper's, from the cells of a home or from a bundle alone. Trains nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from acdis import home
+from acdis.ablation.cells import write_text
+from acdis.errors import UserError
+from acdis.report import as_csv, as_html, as_latex, as_markdown, bundle, sources
+from acdis.report.comparison import compare
+from acdis.report.facts import Reader, SpecFacts, with_scores
+from acdis.report.sections import Compared, document
+
+RENDERERS: dict[str, Callable[[Sequence[Compared]], str]] = {
+    "md": lambda compared: as_markdown.render(document(compared)),
+    "latex": lambda compared: as_latex.render(document(compared)),
+    "csv": as_csv.render,
+    "html": lambda compared: as_html.render(document(compared)),
+}
+_ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for.
+
+    Attributes:
+        specs: spec files, or one bundle.
+        form: of `RENDERERS`; none: what the ending of `out` says, else Markdown.
+        out: file for the report; none: standard output.
+        pack: file for a bundle.
+    """
+
+    specs: Sequence[Path]
+    experiment: Path | None = None
+    overrides: Sequence[str] = ()
+    rows: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    form: str | None = None
+    out: Path | None = None
+    pack: Path | None = None
+
+
+def report(wanted: Wanted) -> None:
+    """Print or write the report, and pack a bundle if one is asked for.
+
+    Raises:
+        UserError: no or a wrong spec, a damaged bundle or records, or an output that cannot be written.
+    """
+    form = _form(wanted)
+    if not wanted.specs:
+        raise UserError("report: name at least one spec file, such as ablations/table2.yaml, or a bundle")
+    text = render(*(_packed(wanted) if any(map(bundle.is_bundle, wanted.specs)) else _trained(wanted)), form)
+    if wanted.out is None:
+        sys.stdout.write(text)
+    else:
+        _write(wanted.out, text)
+
+
+def render(specs: Sequence[SpecFacts], read: Reader, form: str) -> str:
+    """The report of these specs in one of the `RENDERERS`."""
+    compared: list[Compared] = []
+    for spec in specs:
+        rows = [with_scores(row, read) for row in spec.rows]
+        compared.append((spec, rows, compare(rows, spec.baseline)))
+    return RENDERERS[form](compared)
+
+
+def _form(wanted: Wanted) -> str:
+    form = wanted.form or (_ENDINGS.get(wanted.out.suffix.lower(), "md") if wanted.out else "md")
+    if form not in RENDERERS:
+        raise UserError(f"--format: {form!r} is none of {', '.join(RENDERERS)}")
+    return form
+
+
+def _packed(wanted: Wanted) -> tuple[list[SpecFacts], Reader]:
+    path, *more = wanted.specs
+    changed = wanted.experiment or wanted.overrides or wanted.rows or wanted.seeds or wanted.pack
+    if more or changed:
+        raise UserError(
+            f"{next(filter(bundle.is_bundle, wanted.specs))}: a bundle is reported alone and as it is; "
+            "leave out other specs, --experiment, --rows, --seeds, --bundle and overrides"
+        )
+    return bundle.read(path)
+
+
+def _trained(wanted: Wanted) -> tuple[list[SpecFacts], Reader]:
+    from acdis.report.collect import collect, reader
+    from acdis.verbs.progress import Display
+    from acdis.verbs.specs import open_specs
+
+    base = home.home()
+    # What is said on the way must not stand in the report: `acdis report … > table.csv`.
+    with contextlib.redirect_stdout(sys.stderr), Display() as display:
+        members = open_specs(
+            wanted.specs, wanted.experiment, wanted.overrides, wanted.rows, wanted.seeds, base, display
+        )
+    specs = collect(members, base)
+    if wanted.pack is not None:
+        from acdis.tracking.patch import code
+
+        files = [file for member in members for file in (member.spec.path, member.spec.base)]
+        written = [each for file in dict.fromkeys(files) for each in sources.files(file)]
+        bundle.write(wanted.pack, specs, written, base, code())
+        print(f"bundle: {wanted.pack}", file=sys.stderr)
+    return specs, reader(base)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}); give another file") from None
+    print(f"report: {path}", file=sys.stderr)

@@ -1,0 +1,135 @@
+"""`status`: how cells stand, from their folders, from any shell; on a terminal it follows them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from acdis import home
+from acdis.ablation.members import Member
+from acdis.ablation.survey import Standing, survey
+from acdis.verbs.plan import WIDTH, counted
+from acdis.verbs.progress import Display, clock, remaining, steps_done
+from acdis.verbs.specs import open_specs
+
+#: Seconds between looks; rows that are shown where there are more cells than that.
+PAUSE = 2.0
+SHOWN = 40
+
+
+def status(
+    paths: Sequence[Path],
+    experiment: Path | None,
+    overrides: Sequence[str],
+    rows: Sequence[str] | None,
+    seeds: Sequence[int] | None,
+    once: bool = False,
+    every: bool = False,
+) -> None:
+    """Print how the cells stand; on a terminal again every two seconds while any is being trained.
+
+    Args:
+        once: do not follow.
+        every: all cells, however many.
+
+    Raises:
+        UserError: a spec, an experiment or its data is wrong.
+    """
+    base = home.home()
+    with Display() as display:
+        if not display.live:
+            display.console.width = WIDTH
+        members = open_specs(paths, experiment, overrides, rows, seeds, base, display)
+    most = len(members) if every else SHOWN
+    standings = survey(members, base)
+    if once or not display.live or not _running(standings):
+        display.console.print(view(standings, most))
+        return
+    _follow(members, base, most, display)
+
+
+def _follow(members: Sequence[Member], base: Path, most: int, display: Display) -> None:
+    """Ctrl-C ends the looking, and nothing else."""
+    with Live(console=display.console, auto_refresh=False) as live:
+        try:
+            while True:
+                standings = survey(members, base)
+                live.update(view(standings, most), refresh=True)
+                if not _running(standings):
+                    return
+                time.sleep(PAUSE)
+        except KeyboardInterrupt:
+            return
+
+
+def view(standings: Sequence[Standing], most: int) -> Group:
+    """The table of at most `most` cells, those at work and those that failed first, and a line of numbers."""
+    order = {"running": 0, "failed": 1, "missing": 2, "done": 3}
+    few = len(standings) <= most
+    chosen = standings if few else sorted(standings, key=lambda each: order[each.status])[:most]
+    table = Table()
+    for heading in ("row", "seed", "status", "epoch", "last Dice", "time left", "cell"):
+        table.add_column(heading, overflow="fold")
+    for each in chosen:
+        table.add_row(*(Text(word) for word in line(each)))
+    hidden = "" if few else f"; {len(standings) - most} rows are not shown (--all shows them)"
+    reasons = [
+        f"{each.member.cell} failed: {each.state.get('reason')}" for each in chosen if each.status == "failed"
+    ]
+    return Group(table, Text("\n".join([*dict.fromkeys(reasons), counted(standings) + hidden])))
+
+
+def line(standing: Standing) -> tuple[str, ...]:
+    """Row, seed, status, epoch, last Dice, time left, cell."""
+    member, state = standing.member, standing.state
+    return (
+        f"{member.spec.name}/{member.row.id}",
+        str(member.seed),
+        _status(standing),
+        _epoch(standing),
+        _dice(state),
+        clock(remaining(state)) if standing.status == "running" and "step_seconds" in state else "",
+        member.cell + (f" (stale: {', '.join(standing.stale)})" if standing.stale else ""),
+    )
+
+
+def _running(standings: Sequence[Standing]) -> bool:
+    return any(each.status == "running" for each in standings)
+
+
+def _status(standing: Standing) -> str:
+    """What a running cell does just now; that a missing one was stopped half-way."""
+    said = str(standing.state.get("status", ""))
+    if standing.status == "running":
+        share = _share(standing.state)
+        return f"{said}{share}" if said else "running"
+    if standing.status == "missing" and said:
+        return "missing (not scored)" if said in ("scored", "scoring", "done") else "missing (stopped)"
+    return standing.status
+
+
+def _share(state: dict[str, Any]) -> str:
+    if state.get("status") != "training" or not state.get("steps"):
+        return ""
+    return f" {100 * steps_done(state) / (state['epochs'] * state['steps']):.0f} %"
+
+
+def _epoch(standing: Standing) -> str:
+    """The epoch at work of how many; of a cell at rest those that are done."""
+    state = standing.state
+    if not state.get("epochs"):
+        return ""
+    at_work = state.get("epoch") if standing.status == "running" else None
+    return f"{at_work or state.get('done', 0)} of {state['epochs']}"
+
+
+def _dice(state: dict[str, Any]) -> str:
+    dice = state.get("validation", {}).get("dice/mean")
+    return "" if dice is None else f"{100 * dice:.1f} %"

@@ -1,0 +1,33 @@
+"""`benchmarks/plan.py` at a small size: its cells stand as it says, and its figures are its runs'."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_plan_and_status_are_timed(checkout: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    words = ["--seeds=1", "--runs=3", "--repeats=2", f"--json={file}"]
+    done = subprocess.run(
+        [sys.executable, str(checkout / "benchmarks" / "plan.py"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    assert (found["cells"], found["runs"]) == (289, 3)
+    for verb in ("plan", "status"):
+        seconds = found["seconds"][verb]
+        assert len(seconds) == 2
+        assert f"{verb}: {statistics.median(seconds):.2f} s" in done.stdout
+    assert "289 cells, 3 MLflow runs" in done.stdout

@@ -1,0 +1,69 @@
+"""A training that is asked to stop: every rank ends after the same epoch, and never after the last one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.train
+
+from acdis.ablation import stopping
+from acdis.ablation.cells import Cell
+from acdis.cluster import train, worker
+from acdis.cluster.worker import Listener
+from acdis.training.events import EpochEnd
+from acdis.training.group import Group
+
+
+class Follower(Group):
+    """The second of two ranks: it learns from the first what the first has read."""
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        assert items == [None]
+        return ["hopeless", *items]
+
+
+def _end(epoch: int) -> EpochEnd:
+    return EpochEnd(epoch, 3, {"loss": 1.0}, 1e-3, 1.0, {"dice/mean": 0.5})
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    told: list[int] = []
+    monkeypatch.setattr(ray.train, "report", lambda values: told.append(values["epoch"]))
+    return told
+
+
+def _listener(folder: Path, group: Group) -> Listener:
+    return Listener(Cell(folder), {"tracking": {"uri": "http://127.0.0.1:9", "experiment": "x"}}, group)
+
+
+def test_it_stops_after_the_epoch_in_which_it_was_asked(tmp_path: Path, reports: list[int]) -> None:
+    cell = Cell(tmp_path)
+    listener = _listener(tmp_path, Group())
+    listener(_end(1))
+    stopping.ask(cell, "hopeless")
+    listener.tracker = None  # nobody answers there, and closing would wait for it
+    with pytest.raises(worker._AskedToStop, match="hopeless"):
+        listener(_end(2))
+    assert reports == [1, 2]
+    assert cell.state()["done"] == 2
+    listener(_end(3))  # the last: nothing is left to stop
+    stopping.forget(cell)
+    listener(_end(2))
+
+
+def test_other_ranks_stop_with_the_first(tmp_path: Path, reports: list[int]) -> None:
+    stopping.ask(Cell(tmp_path), "only the first rank reads this")
+    with pytest.raises(worker._AskedToStop, match="hopeless"):
+        _listener(tmp_path, Follower(rank=1, world=2))(_end(1))
+
+
+def test_the_driver_tells_a_stop_from_ctrl_c(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    cell.update(status="stopped", reason="hopeless")
+    with pytest.raises(train.TrainingStopped, match="hopeless"):
+        train._judge(cell)
+    cell.begin(status="stopped")
+    train._judge(cell)

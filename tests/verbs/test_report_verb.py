@@ -1,0 +1,343 @@
+"""`report` from a spec file and a home, and from a bundle alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acdis import config
+from acdis.ablation import cells
+from acdis.ablation.members import Member, resolve
+from acdis.data.inputs import Inputs
+from acdis.errors import UserError
+from acdis.evaluation.records import Record, write_parquet
+from acdis.tracking import patch
+from acdis.verbs import specs
+from acdis.verbs.report import RENDERERS, Wanted, report
+from acdis.vocabulary import REGIONS, SUBSETS, subset_name
+
+EXPERIMENT = """
+data: {phantoms: {cases: 4}, min_size: 16, crop: [16, 16, 16]}
+evaluation: {window: [16, 16, 16], stride: [16, 16, 16]}
+tracking: {uri: "http://somebody:secret@example.org:5000"}
+"""
+BASE_SPEC = """
+title: A small ablation
+base: ../experiments/small.yaml
+seeds: [0, 1, 2]
+baseline: slow
+paper: Some journal
+rows:
+  slow: {label: slow one, set: {training.learning_rate: 1.0e-4}, paper: {WT: 80.0, TC: 70.0, ET: 60.0}}
+"""
+SPEC = """
+extends: base.yaml
+rows:
+  slow: {use: base.yaml#slow}
+  fast:
+    label: fast | one
+    set: {training.learning_rate: 1.0e-3}
+    paper: {WT: 81.0, TC: 71.0, ET: 61.0}
+    note: Tick marks garbled in the source.
+"""
+
+
+def _records(level: float, seed: int) -> list[Record]:
+    draw = np.random.default_rng([int(1000 * level), seed])
+    return [
+        Record(
+            case=f"case{case}",
+            subset=subset_name(subset),
+            region=region,
+            dice=float(np.clip(level + 0.05 * case + 0.02 * draw.standard_normal(), 0, 1)),
+            dice_et500=level if region == "ET" else None,
+            hd95=3.0,
+            predicted_voxels=1,
+            truth_voxels=1,
+            voxel_volume=1.0,
+        )
+        for case in range(5)
+        for subset in SUBSETS
+        for region in REGIONS
+    ]
+
+
+def _train(base: Path, member: Member, level: float) -> None:
+    """What a finished cell leaves behind."""
+    tags = {"acdis.git_commit": "0123456789abcdef", "acdis.git_dirty": "true"}
+    cell = cells.create(base, member.cell, member.experiment, {"tags": tags, "splits": {"test": ["case0"]}})
+    cell.update(status="done", workers=2, cpus=3, gpus=0, evaluation=member.evaluation, code="/home/somebody")
+    cells.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 600.0}, {"seconds": 1200.0}]})
+    (cell.folder / "changes.patch").write_text("-old\n+new\n")
+    folder = cell.evaluations / member.evaluation
+    folder.mkdir(parents=True)
+    write_parquet(folder / "records.parquet", _records(level, member.seed))
+
+
+@pytest.fixture
+def ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """(spec file, home): two rows, three seeds; the last cell failed."""
+    base = tmp_path / "home"
+    monkeypatch.setenv("ACDIS_HOME", str(base))
+    for name, text in (
+        ("experiments/small.yaml", EXPERIMENT),
+        ("ablations/base.yaml", BASE_SPEC),
+        ("ablations/small.yaml", SPEC),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(specs, "prepare", lambda *_: Inputs((), (), ()))
+    spec = tmp_path / "ablations" / "small.yaml"
+    *trained, failed = resolve(specs.load_specs([spec]), lambda _: Inputs((), (), ()))
+    for member in trained:
+        _train(base, member, 0.3 if member.row.id == "slow" else 0.5)
+    cell = cells.create(base, failed.cell, failed.experiment, {"tags": {}})
+    cell.update(status="failed", reason="the loss became NaN\nin epoch 3")
+    return spec, base
+
+
+def _printed(capsys: pytest.CaptureFixture[str], wanted: Wanted) -> str:
+    capsys.readouterr()
+    report(wanted)
+    return capsys.readouterr().out
+
+
+def test_from_the_cells_of_a_home(ablation: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    text = _printed(capsys, Wanted([ablation[0]]))
+    assert text.startswith("# A small ablation\n\n> **These are phantoms")
+    assert "2 rows, 3 seeds (0, 1, 2); 5 of 6 cells are scored. Paper: Some journal." in text
+    assert "Missing: fast seed 2 (failed: the loss became NaN in epoch 3)." in text
+    # Half an hour, two workers, three CPUs each: 3 CPU-hours a cell.
+    assert "| slow one (baseline) | 3 of 3 |     5 |" in text
+    assert "9.00 CPU |" in text
+    assert "6.00 CPU |" in text
+    assert "0123456+" in text
+    assert "- [1] fast \\| one: Tick marks garbled in the source." in text
+
+
+def test_nothing_but_the_report_goes_to_standard_output(
+    ablation: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def prepare(_experiment: Any, _base: Path, display: Any) -> Inputs:
+        display.say("preparing")
+        return Inputs((), (), ())
+
+    monkeypatch.setattr(specs, "prepare", prepare)
+    report(Wanted([ablation[0]], form="csv"))
+    said = capsys.readouterr()
+    assert said.out.startswith("warning,spec,")
+    assert "preparing" in said.err
+    report(Wanted([ablation[0]], out=tmp_path / "new" / "table.tex"))
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "new" / "table.tex").read_text().startswith(r"\documentclass")
+
+
+def test_rows_and_seeds(ablation: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "1 rows" not in (text := _printed(capsys, Wanted([ablation[0]], rows=["fast"], seeds=[0])))
+    assert "1 row, 1 seed (0); 1 of 1 cells are scored." in text
+    assert "it is not among the rows asked for" in text
+
+
+@pytest.fixture
+def bundled(ablation: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle far from home, and the home gone."""
+    made = tmp_path / "made.zip"
+    report(Wanted([ablation[0]], out=tmp_path / "here.md", pack=made))
+    for form in RENDERERS:
+        report(Wanted([ablation[0]], form=form, out=tmp_path / f"here.{form}"))
+    away = tmp_path / "away"
+    away.mkdir()
+    shutil.move(made, away / "bundle.zip")
+    shutil.rmtree(ablation[1])
+    shutil.rmtree(ablation[0].parent)
+    monkeypatch.setenv("ACDIS_HOME", str(tmp_path / "other"))
+    monkeypatch.chdir(away)
+    return away / "bundle.zip"
+
+
+@pytest.mark.parametrize("form", RENDERERS)
+def test_a_bundle_alone_gives_the_same_bytes(
+    bundled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    assert (
+        _printed(capsys, Wanted([Path("bundle.zip")], form=form)) == (tmp_path / f"here.{form}").read_text()
+    )
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_a_reviewer_finds_in_it(bundled: Path) -> None:
+    with zipfile.ZipFile(bundled) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+        assert {"README.md", "members.json", "code/commit.json", "code/changes.patch"} <= set(names)
+        assert {name for name in names if name.startswith("specs/")} == {
+            "specs/ablations/small.yaml",
+            "specs/ablations/base.yaml",
+            "specs/experiments/small.yaml",
+        }
+        assert len([name for name in names if name.endswith("records.parquet")]) == 5
+        assert (
+            len([name for name in names if name.startswith("cells") and name.endswith("changes.patch")]) == 5
+        )
+        configurations = [name for name in names if name.endswith("config.yaml")]
+        assert len(configurations) == 6
+        everything = b"".join(archive.read(name) for name in names if name.startswith("cells/"))
+        assert b"secret" not in everything
+        assert b"/home/somebody" not in everything
+        resolved = config.parse(json.loads(json.dumps(_yaml(archive.read(configurations[0])))), "a bundle")
+        assert resolved.tracking.uri == "http://example.org:5000"
+        folder = configurations[0].rpartition("/")[0]
+        assert json.loads(archive.read(f"{folder}/lineage.json"))["tags"]["acdis.git_commit"]
+        assert "torch" in json.loads(archive.read("code/commit.json"))["versions"]
+
+
+def _yaml(content: bytes) -> Any:
+    import yaml
+
+    return yaml.safe_load(content)
+
+
+def test_no_password_leaves_the_house(
+    ablation: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = "tracking.uri=https://me:hush@example.org"
+    text = _printed(capsys, Wanted([ablation[0]], overrides=[uri], pack=tmp_path / "b.zip"))
+    assert "Overrides: tracking.uri=https://example.org." in text
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        everything = b"".join(archive.read(name) for name in archive.namelist() if "code/" not in name)
+    assert b"hush" not in everything
+    assert b"secret" not in everything
+
+
+def test_equal_reports_make_equal_bundles(
+    ablation: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch, "code", lambda: {"commit.json": "{}"})  # somebody may be editing the checkout
+    for name in ("one.zip", "two.zip"):
+        report(Wanted([ablation[0]], out=tmp_path / "out.md", pack=tmp_path / name))
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def _rewritten(bundle: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
+    """A copy in which every file went through `change`; none leaves it out."""
+    copy = bundle.with_name("changed.zip")
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(copy, "w") as target:
+        for name in source.namelist():
+            content = change(name, source.read(name))
+            if content is not None:
+                target.writestr(name, content)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda name, content: None if name == "members.json" else content, "members.json is not in it"),
+        (lambda name, content: b"{" if name == "members.json" else content, "is not of the format"),
+        (
+            lambda name, content: (
+                content.replace(b"bundle-1", b"bundle-9") if name == "members.json" else content
+            ),
+            "is not of the format",
+        ),
+        (
+            lambda name, content: (
+                content.replace(b'"seed": 0', b'"seed": "x"') if name == "members.json" else content
+            ),
+            "rows.0.cells.0.seed",
+        ),
+        (
+            lambda name, content: None if name.endswith(".parquet") else content,
+            "records.parquet is not in it",
+        ),
+        (lambda name, content: b"PAR1" if name.endswith(".parquet") else content, "cannot be read"),
+    ],
+)
+def test_a_damaged_bundle_is_one_clear_line(
+    bundled: Path, change: Callable[[str, bytes], bytes | None], said: str
+) -> None:
+    changed = _rewritten(bundled, change)
+    with pytest.raises(UserError, match=r"changed\.zip") as error:
+        report(Wanted([changed]))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(b"not a zip")
+    with pytest.raises(UserError, match="is not a ZIP file"):
+        report(Wanted([tmp_path / "x.zip"]))
+    with pytest.raises(UserError, match="cannot be read"):
+        report(Wanted([tmp_path / "y.zip"]))
+
+
+def test_a_flipped_bit_is_noticed(bundled: Path) -> None:
+    content = bytearray(bundled.read_bytes())
+    with zipfile.ZipFile(bundled) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("records.parquet"))
+        place = archive.getinfo(name).header_offset + 200
+    content[place] ^= 0xFF
+    bundled.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        report(Wanted([bundled]))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"specs": [Path("a.zip"), Path("b.yaml")]},
+        {"seeds": [1]},
+        {"rows": ["a"]},
+        {"overrides": ["training.epochs=1"]},
+        {"pack": Path("c.zip")},
+    ],
+)
+def test_a_bundle_is_taken_as_it_is(more: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"a\.zip: a bundle is reported alone"):
+        report(Wanted(**({"specs": [Path("a.zip")]} | more)))
+
+
+def test_wrong_words(tmp_path: Path, ablation: tuple[Path, Path]) -> None:
+    with pytest.raises(UserError, match="name at least one spec file"):
+        report(Wanted([]))
+    with pytest.raises(UserError, match="'pdf' is none of md, latex, csv, html"):
+        report(Wanted([tmp_path / "x.yaml"], form="pdf"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out .*cannot be written"):
+        report(Wanted([ablation[0]], out=tmp_path / "file" / "x.md"))
+    with pytest.raises(UserError, match=r"--bundle .*cannot be written"):
+        report(Wanted([ablation[0]], pack=tmp_path / "nowhere" / "x.zip"))
+
+
+@pytest.mark.parametrize("words", [["bundle.zip"], ["made.yaml", "--bundle", "made.zip"]])
+def test_a_report_imports_nothing_heavy(bundled: Path, words: list[str]) -> None:
+    (bundled.parent / "made.yaml").write_text(BASE_SPEC.replace("../", ""))
+    (bundled.parent / "experiments").mkdir()
+    (bundled.parent / "experiments" / "small.yaml").write_text(EXPERIMENT)
+    code = (
+        "import sys; from acdis import cli\n"
+        "from acdis.data.inputs import Inputs\n"
+        "from acdis.verbs import specs\n"
+        "specs.prepare = lambda *_: Inputs((), (), ())\n"
+        f"sys.argv = ['acdis', 'report', *{words!r}, '--out', 'out.html']\n"
+        "try:\n    cli.main()\nexcept SystemExit as end: assert not end.code\n"
+        "heavy = ('torch', 'monai', 'ray', 'mlflow', 'scipy.stats', 'matplotlib')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (bundled.parent / "out.html").read_text().startswith("<!doctype html>")
