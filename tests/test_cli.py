@@ -33,6 +33,12 @@ def _main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         (["train", "nothing.yaml"], 2),
         (["evaluate", "nothing"], 2),
         (["data", "check", "nothing"], 2),
+        (["ablate"], 2),
+        (["ablate", "nothing.yaml"], 2),
+        (["ablate", "nothing.yaml", "--seeds", "0,0"], 2),
+        (["ablate", "nothing.yaml", "--seeds", "one"], 2),
+        (["ablate", "nothing.yaml", "--rows", "a,,b"], 2),
+        (["ablate", "nothing.yaml", "--max-concurrent", "0"], 2),
     ],
 )
 def test_exit_codes(
@@ -58,7 +64,7 @@ def test_help_shows_the_verbs_that_work(
 ) -> None:
     _main(monkeypatch, "--help")
     said = capsys.readouterr().out
-    assert all(verb in said for verb in ("train", "evaluate", "data"))
+    assert all(verb in said for verb in ("train", "evaluate", "data", "ablate", "report", "reproduce"))
 
 
 def _raising(error: BaseException) -> Any:
@@ -93,13 +99,14 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main()
 
 
-def test_without_a_verb_the_demo_is_trained(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
-    import acdis.verbs.train
+def test_without_a_verb_the_tables_are_reproduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    import acdis.verbs.reproduce
 
     asked: list[Any] = []
-    monkeypatch.setattr(acdis.verbs.train, "train", lambda *words: asked.append(words))
+    monkeypatch.setattr(acdis.verbs.reproduce, "reproduce", lambda *words: asked.append(words))
     assert _main(monkeypatch) == 0
-    assert asked == [(checkout / "experiments" / "phantom.yaml", [])]
+    assert _main(monkeypatch, "reproduce", "seed=1", "--seeds", "0,2", "--max-concurrent", "3") == 0
+    assert asked == [(None, [], None, None), (None, ["seed=1"], [0, 2], 3)]
 
 
 def test_main_takes_the_checkouts_package_whatever_is_installed(checkout: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ablations on Ray Tune: shared cells, a failing cell, kills at random moments, Ctrl-C; always the same table."""
+"""Ablations on Ray Tune: shared cells, a failing cell, kills, Ctrl-C; always the same table."""
 
 from __future__ import annotations
 

@@ -81,25 +81,36 @@ def _training(trial: str) -> Callable[[list[Cell]], Cell | None]:
 
 @pytest.fixture(scope="module")
 def searched(place: Any) -> Iterator[Any]:
-    """Killed in its first trial, started again, its second trial stopped early."""
+    """Killed in its first trial; started again, its second trial stopped early, Ctrl-C in its third; ended."""
     line = ["search", str(place.base / "rates.yaml"), "--max-concurrent", "1"]
-    first = place.start(*line)
-    second = None
+    started = []
     try:
+        started.append(place.start(*line))
         place.first = _wait(place, _training("trial-0"))
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        started[-1].send_signal(signal.SIGKILL)
+        started[-1].wait()
         assert not place.first.weights.exists()
-        second = place.start(*line)
+        started.append(place.start(*line))
         place.pruned = _wait(place, _training("trial-1"))
         stopping.ask(place.pruned, REASON)
-        assert second.wait(timeout=300) == 0, (place.base / "log.txt").read_text()
+        place.third = _wait(place, _training("trial-2"))
+        started[-1].send_signal(signal.SIGINT)
+        assert started[-1].wait(timeout=60) == 1
+        place.stopped = place.third.state(), _statuses(place)
+        started.append(place.start(*line))
+        assert started[-1].wait(timeout=300) == 0, (place.base / "log.txt").read_text()
         place.said = (place.base / "log.txt").read_text()
         yield place
     finally:
-        for process in (first, second):
-            if process is not None and process.poll() is None:
+        for process in started:
+            if process.poll() is None:
                 process.kill()
+
+
+def _statuses(place: Any) -> dict[str, str]:
+    client = open_store(f"sqlite:///{place.base}/mlflow.db")
+    found = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    return {run.info.run_name: run.info.status for run in found}
 
 
 def test_a_killed_search_goes_on_with_the_same_trials(searched: Any) -> None:
@@ -110,6 +121,22 @@ def test_a_killed_search_goes_on_with_the_same_trials(searched: Any) -> None:
     assert (state["status"], state["done"]) == ("done", EPOCHS)
     assert state["resumed_at"] >= 1
     assert [entry["epoch"] for entry in searched.first.history()] == list(range(1, EPOCHS + 1))
+
+
+def test_ctrl_c_ends_in_order_and_prunes_nothing(searched: Any) -> None:
+    state, statuses = searched.stopped
+    assert (state["status"], state.get("reason")) == ("stopped", None)
+    assert statuses == {
+        "rates": "KILLED",
+        searched.first.name: "FINISHED",
+        searched.pruned.name: "KILLED",
+        searched.third.name: "KILLED",
+    }
+    assert "the same command goes on where it stopped" in searched.said
+    assert "trial 2: taken up again" in searched.said
+    state = searched.third.state()
+    assert (state["status"], state["done"]) == ("done", EPOCHS)
+    assert state["resumed_at"] >= 1
 
 
 def test_a_stopped_trial_is_pruned_and_keeps_no_checkpoint(searched: Any) -> None:

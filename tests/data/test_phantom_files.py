@@ -120,7 +120,7 @@ def test_killed_while_drawing_leaves_no_half_case(tmp_path: Path, monkeypatch: p
         saved.append(path)
         save(image, path)
 
-    monkeypatch.setattr(phantom.nib, "save", dies)
+    monkeypatch.setattr("nibabel.save", dies)
     with pytest.raises(KeyboardInterrupt):
         phantom.write(tmp_path, 1, 1, TINY, COARSE)
     assert list(tmp_path.iterdir()) == []

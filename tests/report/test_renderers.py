@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from acdis.report.as_latex import LONG, escape
-from acdis.report.facts import PHANTOM_WARNING
 from acdis.verbs.report import RENDERERS, render
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
@@ -61,12 +60,6 @@ def test_a_report_on_phantoms_is_headed_by_the_warning(made: SimpleNamespace, fo
     assert text.index("These are phantoms") < text.index("row conv")
     assert "NOTHING" in text
     assert "phantoms" not in _report(made, form)
-
-
-def test_the_warning_is_that_of_training() -> None:
-    from acdis.verbs import train
-
-    assert train.PHANTOM_WARNING == PHANTOM_WARNING
 
 
 def test_markdown_says_what_every_figure_stands_on(made: SimpleNamespace) -> None:

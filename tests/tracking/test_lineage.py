@@ -77,7 +77,7 @@ def test_device_names_gpus_or_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    modules = "acdis.tracking.runs, acdis.tracking.journal, acdis.tracking.lineage"
+    modules = ", ".join(f"acdis.tracking.{name}" for name in ("runs", "journal", "lineage", "specs"))
     code = f"import sys, {modules}; print({{'mlflow', 'torch', 'ray', 'monai'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"

@@ -137,9 +137,11 @@ def test_equal_values_side_by_side_wait_for_the_one_that_trains(tmp_path: Path) 
     hunt = place.open()
     job = hunt.ask()
     assert job is not None
-    assert hunt.ask() is None
+    assert [hunt.ask(), hunt.ask()] == [None, None]
+    assert len(hunt.trials.all()) == 2  # the third is drawn when the first can teach something
     place.train(job, hunt, lambda tree, epoch: 0.1 * epoch)
     hunt.over(job, "")
+    assert hunt.ask() is None
     assert [(trial.status, trial.value) for trial in hunt.trials.all()] == [("done", 0.4)] * 3
 
 

@@ -12,7 +12,7 @@ from acdis import config, methods
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.errors import UserError
-from acdis.verbs import publish
+from acdis.report.collect import hours
 from acdis.verbs.cell import evaluation_folder, is_finished
 from acdis.verbs.train import resolve, where_to_look
 
@@ -89,12 +89,12 @@ def test_resolving_decides_the_precision() -> None:
 @pytest.mark.parametrize(
     ("state", "cost"),
     [
-        ({"workers": 2, "cpus": 3}, {"cpu_hours": 6.0}),
-        ({"workers": 2, "cpus": 3, "gpus": 1}, {"gpu_hours": 2.0}),
-        ({}, {"cpu_hours": 1.0}),
+        ({"workers": 2, "cpus": 3}, {"cpu": 6.0}),
+        ({"workers": 2, "cpus": 3, "gpus": 1}, {"gpu": 2.0}),
+        ({}, {"cpu": 1.0}),
     ],
 )
 def test_the_cost_is_worker_time(cell: Cell, state: dict[str, Any], cost: dict[str, float]) -> None:
     cells.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 1200.0}, {"seconds": 2400.0}]})
     cell.begin(**state)
-    assert publish.hours(cell) == pytest.approx(cost)
+    assert hours(cell, cell.state()) == pytest.approx(cost)

@@ -15,7 +15,7 @@ _PATHS = ("data.root", "data.split.train", "data.split.validation", "data.split.
 
 
 def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], tuple[Document, ...]]:
-    """The tree of a file over the one that it extends, its paths made independent of the files; and the files.
+    """The tree of a file over the one that it extends, its paths made independent of it; and the files.
 
     Rows are taken over by a file that has none, the table's name never: it names the file.
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from acdis import home
+from acdis.ablation.cells import write_text
 from acdis.cluster.head import environment, ray_command, start
 from acdis.errors import UserError
 from acdis.tracking.lineage import COMMIT, COMMIT_VARIABLE, DIRTY, DIRTY_VARIABLE, git_state
+from acdis.tracking.patch import PATCH_VARIABLE, changes
 
 #: Seconds that a job has to end by itself, its MLflow run closed, after it is told to stop.
 STOP_SECONDS = 20
@@ -53,8 +55,11 @@ def submit(base: Path, command: list[str]) -> int:
 
 def _command_line(state: dict[str, Any], root: Path, base: Path, job: str, command: list[str]) -> list[str]:
     git = git_state(root)
+    patch = base / "head" / f"{job}.patch"
+    write_text(patch, changes(root))
     variables = {
         "ACDIS_HOME": str(base),
+        PATCH_VARIABLE: str(patch),
         COMMIT_VARIABLE: git[COMMIT],
         DIRTY_VARIABLE: git[DIRTY],
         "PYTHONUNBUFFERED": "1",

@@ -33,6 +33,24 @@ def document(compared: Sequence[Compared]) -> Document:
     )
 
 
+def brief(compared: Sequence[Compared], detail: tuple[str, str]) -> Document:
+    """Means, order of the rows and notes of each spec, and the 15 subsets of one row: for a terminal.
+
+    Args:
+        detail: spec and row whose 15 subsets are shown.
+    """
+    whole = document(compared)
+    sections: list[Section] = []
+    for spec, rows, result in compared:
+        marks = _marks(spec.rows)
+        sections += [Section(2, spec.title, tuple(_standing(spec))), _means(spec, rows, result, marks)]
+        if any(row.paper for row in spec.rows):
+            sections.append(Section(3, "Order of the rows beside the paper's", tuple(_order(spec, result))))
+        chosen = [row for row in rows if (spec.name, row.id) == detail and row.id in result.figures]
+        sections += [_detail(row, result.figures[row.id]) for row in chosen]
+    return Document(whole.title, whole.warnings, tuple(sections))
+
+
 def _spec(spec: SpecFacts, rows: Sequence[RowScores], result: Comparison) -> Iterator[Section]:
     marks = _marks(spec.rows)
     yield Section(2, f"{spec.title} ({spec.name})", tuple(_standing(spec)))

@@ -5,6 +5,7 @@ Imports neither torch nor MLflow, and asks no device.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ from acdis.tracking.lineage import _version as version
 
 #: Bytes of a patch that are kept: more is no review.
 LONGEST = 5 * 2**20
+#: Names the file that holds them, where a job was submitted: its copy of the checkout has no `.git`.
+PATCH_VARIABLE = "ACDIS_GIT_PATCH"
 
 
 def code() -> dict[str, str]:
@@ -26,7 +29,19 @@ def code() -> dict[str, str]:
         "dirty": state[DIRTY],
         "versions": {name: version(package) for name, package in VERSIONS.items()},
     }
-    return {"commit.json": json.dumps(facts, indent=1), "changes.patch": changes(root)}
+    return {"commit.json": json.dumps(facts, indent=1), "changes.patch": of_this_run()}
+
+
+@functools.cache
+def of_this_run() -> str:
+    """The uncommitted changes that this process runs with; of a submitted job, as at submission."""
+    shipped = os.environ.get(PATCH_VARIABLE)
+    if shipped is None:
+        return changes(Path(__file__).resolve().parent)
+    try:
+        return Path(shipped).read_text(encoding="utf-8")
+    except OSError as error:
+        return f"# the changes at submission cannot be read ({error.strerror})\n"
 
 
 def changes(path: Path) -> str:

@@ -15,12 +15,13 @@ from acdis.data import cache
 from acdis.data.inputs import Inputs, find_cases, prepare_cases
 from acdis.data.splits import from_files
 from acdis.errors import UserError
+from acdis.report.facts import PHANTOM_WARNING
 from acdis.tracking.lineage import lineage
 from acdis.tracking.runs import RunTracker
 from acdis.verbs import publish
 from acdis.verbs.cell import AFTER_SECONDS, evaluation_folder, tracker_of, tracking_of
 from acdis.verbs.progress import Display
-from acdis.verbs.train import PHANTOM_WARNING, where_to_look
+from acdis.verbs.train import where_to_look
 
 
 def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequence[str]) -> None:

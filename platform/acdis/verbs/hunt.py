@@ -71,6 +71,7 @@ class Hunt:
         self.left = [trial for trial in trials.all() if trial.status == "running"]
         self.known = {trial.cell: trial for trial in trials.all() if trial.cell and trial.status != "running"}
         self.failures = self.ends = 0
+        self.waiting = False
         self.looked = 0.0
         self._write_best()
 
@@ -80,7 +81,7 @@ class Hunt:
         Raises:
             TrainingFailed: the first trials all failed.
         """
-        while (trial := self._next()) is not None:
+        while not self.waiting and (trial := self._next()) is not None:
             job = self._job(trial)
             if job is None:
                 continue
@@ -88,6 +89,7 @@ class Hunt:
             self.jobs.setdefault(name, job)
             if name in self.active:
                 self.active[name].append(trial.number)
+                self.waiting = True  # drawn before its twin was known: more of the same would teach nothing
             elif self._is_over(trial, job.cell):
                 self._conclude(trial.number, job.cell, "")
             else:
@@ -102,6 +104,7 @@ class Hunt:
         Raises:
             TrainingFailed: the first trials all failed.
         """
+        self.waiting = False
         for number in self.active.pop(job.cell.name):
             self._conclude(number, job.cell, died)
 

@@ -8,6 +8,7 @@ from acdis.ablation.cells import Cell, write_text
 from acdis.config import Evaluation, Experiment, flatten
 from acdis.evaluation.records import read_parquet, summarise
 from acdis.report import figures, tables
+from acdis.report.collect import hours
 from acdis.tracking.epochs import epoch_values
 from acdis.tracking.runs import RunTracker
 
@@ -51,14 +52,6 @@ def curves(tracker: RunTracker, cell: Cell) -> None:
 
 def cost(tracker: RunTracker, cell: Cell) -> None:
     """CPU- or GPU-hours, as metrics and as tags."""
-    spent = hours(cell)
+    spent = {f"{kind}_hours": value for kind, value in hours(cell, cell.state()).items()}
     tracker.log_metrics(spent)
     tracker.log_tags({f"acdis.{key}": f"{value:.4f}" for key, value in spent.items()})
-
-
-def hours(cell: Cell) -> dict[str, float]:
-    """What the training cost: worker time × CPUs or GPUs, hours."""
-    state = cell.state()
-    workers = sum(entry["seconds"] for entry in cell.history()) / 3600 * state.get("workers", 1)
-    kind, count = ("gpu_hours", state["gpus"]) if state.get("gpus") else ("cpu_hours", state.get("cpus", 1))
-    return {kind: workers * count}

@@ -55,7 +55,7 @@ def report(wanted: Wanted) -> None:
     form = _form(wanted)
     if not wanted.specs:
         raise UserError("report: name at least one spec file, such as ablations/table2.yaml, or a bundle")
-    text = render(*(_packed(wanted) if any(map(bundle.is_bundle, wanted.specs)) else _trained(wanted)), form)
+    text = render(*(_packed(wanted) if any(map(bundle.is_bundle, wanted.specs)) else trained(wanted)), form)
     if wanted.out is None:
         sys.stdout.write(text)
     else:
@@ -64,11 +64,16 @@ def report(wanted: Wanted) -> None:
 
 def render(specs: Sequence[SpecFacts], read: Reader, form: str) -> str:
     """The report of these specs in one of the `RENDERERS`."""
-    compared: list[Compared] = []
+    return RENDERERS[form](compared(specs, read))
+
+
+def compared(specs: Sequence[SpecFacts], read: Reader) -> list[Compared]:
+    """The specs with their scores, and what these say."""
+    found: list[Compared] = []
     for spec in specs:
         rows = [with_scores(row, read) for row in spec.rows]
-        compared.append((spec, rows, compare(rows, spec.baseline)))
-    return RENDERERS[form](compared)
+        found.append((spec, rows, compare(rows, spec.baseline)))
+    return found
 
 
 def _form(wanted: Wanted) -> str:
@@ -89,7 +94,8 @@ def _packed(wanted: Wanted) -> tuple[list[SpecFacts], Reader]:
     return bundle.read(path)
 
 
-def _trained(wanted: Wanted) -> tuple[list[SpecFacts], Reader]:
+def trained(wanted: Wanted) -> tuple[list[SpecFacts], Reader]:
+    """What the cells of this home say of the specs; packs a bundle if one is asked for."""
     from acdis.report.collect import collect, reader
     from acdis.verbs.progress import Display
     from acdis.verbs.specs import open_specs

@@ -16,6 +16,7 @@ from acdis.ablation.trials import Trial, Trials, alone
 from acdis.cluster import session
 from acdis.cluster.search import run_as_asked
 from acdis.cluster.train import Job, TrainingFailed
+from acdis.report.facts import PHANTOM_WARNING
 from acdis.tracking.lineage import lineage
 from acdis.tracking.specs import Link, SpecTracker, close_orphans, settle
 from acdis.verbs import ablate
@@ -24,7 +25,7 @@ from acdis.verbs.cell import BEFORE_SECONDS, tracker_of, tracking_of
 from acdis.verbs.crowd import BUSY
 from acdis.verbs.hunt import BEST, Cases, Hunt, is_pruned, said, shown
 from acdis.verbs.progress import Display
-from acdis.verbs.train import PHANTOM_WARNING, where_to_look
+from acdis.verbs.train import where_to_look
 
 #: Trials in the table at the end.
 SHOWN = 10

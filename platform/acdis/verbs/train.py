@@ -14,17 +14,17 @@ from acdis.ablation.members import settle
 from acdis.cluster.train import Job
 from acdis.config import Experiment
 from acdis.data.inputs import Inputs
+from acdis.report.facts import PHANTOM_WARNING
 from acdis.tracking import public
 from acdis.tracking.lineage import lineage
+from acdis.tracking.patch import of_this_run
 from acdis.tracking.runs import check_uri, default_uri
 from acdis.verbs.cell import complete, evaluation_folder, projection, tracking_of
 from acdis.verbs.progress import Display
 from acdis.verbs.specs import prepare
 
-PHANTOM_WARNING = (
-    "These are phantoms at demo scale: the figures show that everything works. They say NOTHING about "
-    "patients, nor about the scores in the paper."
-)
+#: What the commit does not have, for a reviewer.
+CHANGES = "changes.patch"
 
 
 def train(path: Path, overrides: Sequence[str]) -> None:
@@ -52,6 +52,8 @@ def job_of(experiment: Experiment, inputs: Inputs, base: Path, tags: dict[str, s
     """The experiment's cell, its folder made, with all that training it takes."""
     name = cells.cell_name(experiment, inputs.fingerprint, methods.version(experiment.method.name))
     cell = cells.create(base, name, experiment, {"tags": tags, "splits": split_names(inputs)})
+    if not (cell.folder / CHANGES).exists():
+        cells.write_text(cell.folder / CHANGES, of_this_run())
     evaluation = evaluation_folder(cell, experiment, inputs.test_fingerprint)
     return Job(experiment, cell, inputs, evaluation, tracking_of(experiment, base), base)
 
