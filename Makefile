@@ -28,8 +28,8 @@ demo: install  ## train and score ACDIS on phantoms through a Ray job: the 15-su
 stop: install  ## end exactly what `make demo` started
 	@$(BIN)/python -m acdis.cluster.head stop
 
-test: install  ## all tests
-	@$(BIN)/python -m pytest
+test: install  ## all tests, in two processes
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test-chaos: install  ## many kills at random moments (ACDIS_SEED chooses them); not part of `make test`
 	@$(BIN)/python -m pytest -m chaos

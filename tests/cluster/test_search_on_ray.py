@@ -81,7 +81,7 @@ def _training(trial: str) -> Callable[[list[Cell]], Cell | None]:
 
 @pytest.fixture(scope="module")
 def searched(place: Any) -> Iterator[Any]:
-    """Killed in its first trial; started again, its second trial stopped early, Ctrl-C in its third; ended."""
+    """Killed in its first trial, its second stopped early, Ctrl-C in its third; then it ends."""
     line = ["search", str(place.base / "rates.yaml"), "--max-concurrent", "1"]
     started = []
     try:

@@ -258,8 +258,8 @@ def test_status_says_where_cells_stand(
         plain.cell,
     )
     assert line(standings[1])[2:6] == ("failed", "", "", "")
-    assert line(standings[2])[2:6] == ("missing (stopped)", "4 of 10", "", "")
-    assert line(standings[3])[2] == "missing (not scored)"
+    assert line(standings[2])[2:6] == ("stopped", "4 of 10", "", "")
+    assert line(standings[3])[2] == "not scored"
     said = capsys.readouterr().out
     assert "4 cells: 1 running, 1 failed, 2 missing" in said
     assert f"{other.cell} failed: the loss became NaN" in said

@@ -65,6 +65,7 @@ def run_all(drive: Drive, jobs: Sequence[Any], at_once: int, base: Path, watch: 
 def _tuner(drive: Drive, jobs: Sequence[Any], at_once: int, storage: Path, name: str) -> Any:
     # Read when Tune is imported. One line per trial and result would drown what `watch` shows.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with it `verbose=0` is still a box of lines
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     from ray import tune
 

@@ -19,8 +19,9 @@ from acdis.verbs.plan import WIDTH, counted
 from acdis.verbs.progress import Display, clock, remaining, steps_done
 from acdis.verbs.specs import open_specs
 
-#: Seconds between looks; rows that are shown where there are more cells than that.
-PAUSE = 2.0
+#: Seconds between looks, and of nothing at work before looking ends: between two cells nobody may be.
+PAUSE, PATIENCE = 2.0, 30.0
+#: Rows that are shown where there are more cells than that.
 SHOWN = 40
 
 
@@ -59,10 +60,13 @@ def _follow(members: Sequence[Member], base: Path, most: int, display: Display) 
     """Ctrl-C ends the looking, and nothing else."""
     with Live(console=display.console, auto_refresh=False) as live:
         try:
-            while True:
+            seen = time.monotonic()
+            while time.monotonic() - seen < PATIENCE:
                 standings = survey(members, base)
                 live.update(view(standings, most), refresh=True)
-                if not _running(standings):
+                if _running(standings):
+                    seen = time.monotonic()
+                elif all(each.status != "missing" for each in standings):
                     return
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
@@ -75,8 +79,9 @@ def view(standings: Sequence[Standing], most: int) -> Group:
     few = len(standings) <= most
     chosen = standings if few else sorted(standings, key=lambda each: order[each.status])[:most]
     table = Table()
-    for heading in ("row", "seed", "status", "epoch", "last Dice", "time left", "cell"):
+    for heading in ("row", "seed", "status", "epoch", "last Dice", "time left"):
         table.add_column(heading, overflow="fold")
+    table.add_column("cell", overflow="fold", min_width=18)
     for each in chosen:
         table.add_row(*(Text(word) for word in line(each)))
     hidden = "" if few else f"; {len(standings) - most} rows are not shown (--all shows them)"
@@ -105,13 +110,13 @@ def _running(standings: Sequence[Standing]) -> bool:
 
 
 def _status(standing: Standing) -> str:
-    """What a running cell does just now; that a missing one was stopped half-way."""
+    """What a running cell does just now; how far a missing one had come."""
     said = str(standing.state.get("status", ""))
     if standing.status == "running":
         share = _share(standing.state)
         return f"{said}{share}" if said else "running"
     if standing.status == "missing" and said:
-        return "missing (not scored)" if said in ("scored", "scoring", "done") else "missing (stopped)"
+        return "not scored" if said in ("scored", "scoring", "done") else "stopped"
     return standing.status
 
 
