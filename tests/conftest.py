@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Rooms whose tests share what is dear to set up (a Ray head, a group of processes): each stays in one process,
-#: and they come first, being the longest.
+#: Rooms whose tests share what is dear to set up (a Ray head, a group of processes): each stays in one
+#: process, and they come first, being the longest.
 ROOMS = ("cluster", "training")
 
-# Before torch is imported: two processes test side by side, and waiting threads would spin on the other's core.
+# Before torch is imported: two processes test side by side, and waiting threads would spin on both cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

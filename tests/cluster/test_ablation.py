@@ -164,6 +164,8 @@ class Storm:
             assert self.main is not None
             family = self.family()
             self.main.send_signal(signal.SIGINT if kind == "ctrl-c" else signal.SIGKILL)
+            for process in family if kind == "job" else ():
+                process.kill()
             code = self.main.wait(timeout=60)
             assert code == (1 if kind == "ctrl-c" else -signal.SIGKILL)
             psutil.wait_procs([each for each in family if "Agent" not in each.name()], timeout=30)
@@ -234,8 +236,9 @@ def storm(places: Callable[..., Any]) -> Iterator[Callable[[int], Storm]]:
 
 
 def _plan(kills: int, seed: int) -> list[str]:
-    kinds = ["worker", "trial", "main", "ctrl-c"]
-    return kinds if kills == len(kinds) else random.Random(seed).choices(kinds, k=kills)
+    """What is killed: a worker, a trial's driver, `main.py` alone, everything at once; and Ctrl-C."""
+    kinds = ["worker", "trial", "main", "ctrl-c", "job"]
+    return kinds[:kills] if kills < len(kinds) else random.Random(seed).choices(kinds, k=kills)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def complete(job: Job, tags: dict[str, str], train: Callable[[], None], say: Say
             publish.begin(tracker, cell, job.experiment, tags | _own_tags(job))
         _train(job, train)
     with tracker_of(job, running=False) as tracker:
+        tracker.log_roles(cell.roles())  # a second spec may have taken the cell while it was trained
         publish.curves(tracker, cell)
         text = _published(tracker, job)
         if (before.get("status"), before.get("evaluation")) != ("done", job.evaluation.name):
