@@ -29,40 +29,36 @@ LONGER = {
     "training": {"epochs": EPOCHS, "iterations": 24, "validate_every": 2},
     "scaling": {"max_failures": 20},
 }
-OPTION = "method.options"
-#: Three rows, two cells: the second spec's first row is the first spec's `acct`.
-FIRST = {
-    "title": "Two rows",
-    "base": "longer.yaml",
-    "seeds": [0],
-    "baseline": "mse",
-    "rows": {
-        "mse": {"label": "L_MSE", "set": {f"{OPTION}.consistency": ["mse"]}},
-        "acct": {"label": "L_Var + L_Covar", "set": {}},
-    },
-}
+#: The spec that docs/ablations.md shows, of which two rows are run, and one that takes over a row of it.
+ROWS = ("three", "five")
 SECOND = {
-    "title": "A row of the first, and one that diverges",
-    "base": "longer.yaml",
+    "title": "A row of the other spec, and one that diverges",
+    "base": "../experiments/phantom.yaml",
     "seeds": [0],
     "baseline": "same",
     "rows": {
-        "same": {"use": "first.yaml#acct"},
+        "same": {"use": "window.yaml#five"},
         "wild": {"label": "too fast", "set": {"training.learning_rate": 1e30}},
     },
 }
 
 
 def _specs(place: Any) -> Any:
-    """The specs and their experiment, in the place's folder."""
-    (place.base / "longer.yaml").write_text(yaml.safe_dump({"extends": "tiny.yaml", **LONGER}))
-    for name, tree in (("first", FIRST), ("second", SECOND)):
-        (place.base / f"{name}.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    """The specs and the experiment that they stand on, in the places that the example names."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ablations.md").read_text()
+    example = page.split("```yaml\n", 1)[1].split("```", 1)[0]
+    for folder in ("experiments", "ablations"):
+        (place.base / folder).mkdir()
+    tree = {"extends": "../tiny.yaml", **LONGER}
+    (place.base / "experiments" / "phantom.yaml").write_text(yaml.safe_dump(tree))
+    (place.base / "ablations" / "window.yaml").write_text(example)
+    (place.base / "ablations" / "second.yaml").write_text(yaml.safe_dump(SECOND, sort_keys=False))
     return place
 
 
 def _ablate(place: Any, *names: str) -> list[str]:
-    return ["ablate", *(str(place.base / f"{name}.yaml") for name in names)]
+    files = [str(place.base / "ablations" / f"{name}.yaml") for name in names]
+    return ["ablate", *files, "--rows", ",".join((*ROWS, "same", "wild")[: 2 * len(names)]), "--seeds", "0"]
 
 
 def _cells(place: Any) -> list[Cell]:
@@ -78,7 +74,7 @@ def _row(place: Any, row: str) -> Cell:
 def undisturbed(ray_head: dict[str, Any], places: Callable[..., Any]) -> Any:
     """Both specs on a head that runs; one of the three cells diverges."""
     place = _specs(places(ray_head))
-    place.done = place.run(*_ablate(place, "first", "second"))
+    place.done = place.run(*_ablate(place, "window", "second"))
     return place
 
 
@@ -99,20 +95,23 @@ def test_a_failed_cell_stops_no_other_and_is_named(undisturbed: Any) -> None:
     assert "second/wild, seed 0" in err
     assert "the loss became" in err
     assert _row(undisturbed, "wild").state()["status"] == "failed"
-    assert {_row(undisturbed, row).state()["status"] for row in ("mse", "acct")} == {"done"}
+    assert {_row(undisturbed, row).state()["status"] for row in ROWS} == {"done"}
     assert "2 at a time" in out
 
 
 def test_a_cell_that_two_specs_share_is_one_cell_and_one_run(undisturbed: Any) -> None:
     shared = _row(undisturbed, "same")
-    assert [(role["spec"], role["row"]) for role in shared.roles()] == [("first", "acct"), ("second", "same")]
+    assert [(role["spec"], role["row"]) for role in shared.roles()] == [
+        ("window", "five"),
+        ("second", "same"),
+    ]
     assert len(_cells(undisturbed)) == 3
     assert _runs(undisturbed).keys() == {cell.name for cell in _cells(undisturbed)}
 
 
 def test_what_is_done_is_not_done_again(undisturbed: Any) -> None:
     before = [cell.weights.stat().st_mtime_ns for cell in _cells(undisturbed) if cell.weights.exists()]
-    again = undisturbed.run(*_ablate(undisturbed, "first"))
+    again = undisturbed.run(*_ablate(undisturbed, "window"))
     assert again.returncode == 0, again.stdout + again.stderr
     assert "0 to train" in again.stdout
     assert "Ray" not in again.stdout
@@ -120,7 +119,7 @@ def test_what_is_done_is_not_done_again(undisturbed: Any) -> None:
 
 
 def test_no_two_rows_end_with_equal_weights(undisturbed: Any) -> None:
-    one, other = (torch.load(_row(undisturbed, row).weights, weights_only=True) for row in ("mse", "acct"))
+    one, other = (torch.load(_row(undisturbed, row).weights, weights_only=True) for row in ROWS)
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
@@ -136,7 +135,7 @@ class Storm:
 
     def start(self) -> None:
         if self.main is None or self.main.poll() is not None:
-            self.main = self.place.start(*_ablate(self.place, "first"))
+            self.main = self.place.start(*_ablate(self.place, "window"))
 
     def strike(self, kind: str) -> bool:
         """Kill inside an unfinished epoch after the first; False if everything is over."""
@@ -256,7 +255,7 @@ def test_kills_change_nothing(undisturbed: Any, storm: Callable[[int], Storm], k
         wild.start()
     # In a longer storm the cells may be done before the last kill.
     assert len(wild.hits) == kills or len(wild.hits) >= 10, wild.hits
-    for row in ("mse", "acct"):
+    for row in ROWS:
         ours, theirs = _row(wild.place, row), _row(undisturbed, row)
         assert ours.name == theirs.name
         _equal(ours, theirs)

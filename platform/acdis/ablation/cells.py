@@ -87,8 +87,10 @@ class Cell:
         return read_json(self.folder / "state.json")
 
     def update(self, **changes: Any) -> None:
-        """Change some keys of the state."""
-        write_json(self.folder / "state.json", self.state() | changes | {"updated": time.time()})
+        """Change some keys of the state; those that become None are dropped."""
+        state = self.state() | changes | {"updated": time.time()}
+        known = {key: value for key, value in state.items() if value is not None}
+        write_json(self.folder / "state.json", known)
 
     def begin(self, **state: Any) -> None:
         """A new attempt: what an earlier one said about itself is forgotten."""

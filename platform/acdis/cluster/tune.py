@@ -80,9 +80,21 @@ def _tuner(drive: Drive, jobs: Sequence[Any], at_once: int, storage: Path, name:
             name=name,
             storage_path=str(storage),
             verbose=0,
+            callbacks=[_silence()],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
+
+
+def _silence() -> Any:
+    """Takes the place of the callback that announces every trial, whatever `verbose` says."""
+    from ray.tune.progress_reporter import TrialProgressCallback
+
+    class Silence(TrialProgressCallback):
+        def log_result(self, *_: Any, **__: Any) -> None:
+            """Says nothing."""
+
+    return Silence()
 
 
 def _trial(config: dict[str, Any], drive: Drive, jobs: list[Any]) -> None:

@@ -29,7 +29,12 @@ def run(job: dict[str, Any]) -> None:
         return  # Ray restarted the others of a worker that has said why it gave up; see below
     group = _group(job["threads"])
     if group.leads:
-        cell.update(pid=os.getpid(), version=__version__, code=str(Path(__file__).resolve().parents[1]))
+        cell.update(
+            pid=os.getpid(),
+            version=__version__,
+            code=str(Path(__file__).resolve().parents[1]),
+            resumed_at=None,  # of the attempt before
+        )
     try:
         _run(job, cell, group)
     except _AskedToStop as asked:
