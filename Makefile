@@ -28,8 +28,11 @@ demo: install  ## train and score ACDIS on phantoms through a Ray job: the 15-su
 stop: install  ## end exactly what `make demo` started
 	@$(BIN)/python -m acdis.cluster.head stop
 
-test: install  ## all tests, in two processes
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+test: install  ## all tests, those on Ray beside the others
+	@echo "tests/cluster runs beside the others; what it says comes at the end"
+	@$(BIN)/python -m pytest -p no:cacheprovider tests/cluster > $(VENV)/cluster.log 2>&1 & cluster=$$!; \
+	$(BIN)/python -m pytest --ignore tests/cluster; others=$$?; \
+	wait $$cluster; cluster=$$?; cat $(VENV)/cluster.log; exit $$((others || cluster))
 
 test-chaos: install  ## many kills at random moments (ACDIS_SEED chooses them); not part of `make test`
 	@$(BIN)/python -m pytest -m chaos
