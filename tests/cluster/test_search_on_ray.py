@@ -17,7 +17,7 @@ from acdis.ablation.cells import Cell
 from acdis.data.inputs import open_inputs
 from acdis.tracking.runs import open_store
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 EPOCHS = 6
 REASON = "pruned by the test after epoch 1 at 0.0"
