@@ -15,8 +15,13 @@ WINDOW, STRIDE = (6, 8, 6), (3, 4, 5)
 SHAPE = (13, 17, 11)  # no multiple of the strides: the last windows are moved to the edge
 
 
+VOXEL = 100  # bytes
+
+
 class Toy(nn.Module):
     """A tiny method: features per modality, missing ones dropped in `decode_subsets`; counts its calls."""
+
+    bytes_per_voxel = VOXEL
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +36,7 @@ class Toy(nn.Module):
     def encode(self, images: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
         assert origin is not None
         assert origin.shape == (len(images), 3)
-        self.encoded.append(tuple(origin[0].tolist()))
+        self.encoded += [tuple(place) for place in origin.tolist()]
         return self.features(images).relu()
 
     def decode_subsets(self, features: torch.Tensor, subsets: torch.Tensor) -> torch.Tensor:
@@ -48,6 +53,8 @@ class Toy(nn.Module):
 class Position(nn.Module):
     """Logits that are the window's origin: shows where each window was said to lie."""
 
+    bytes_per_voxel = VOXEL
+
     def encode(self, images: torch.Tensor, origin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return images, origin
 
@@ -55,7 +62,7 @@ class Position(nn.Module):
         self, features: tuple[torch.Tensor, torch.Tensor], subsets: torch.Tensor
     ) -> torch.Tensor:
         images, origin = features
-        logits = torch.zeros(len(subsets), 1, 4, *images.shape[2:])
+        logits = torch.zeros(len(subsets), len(images), 4, *images.shape[2:])
         return logits + 0.1 * nn.functional.pad(origin, (0, 1))[:, :, None, None, None]
 
 
@@ -143,18 +150,37 @@ def test_one_pass_for_all_subsets_equals_fifteen_full_passes() -> None:
     assert np.abs(np.diff(plain, axis=0)).max() > 0.1  # the subsets do differ
 
 
-def test_every_window_is_encoded_once_and_decoded_in_chunks() -> None:
+@pytest.mark.parametrize(
+    ("maps", "calls"),
+    [
+        (0, [1] * 15),  # nothing fits: one subset of one window at a time all the same
+        (4, [4, 4, 4, 3]),
+        (15, [15]),
+        (29, [15]),
+    ],
+)
+def test_memory_decides_how_many_subsets_are_decoded_at_a_time(maps: int, calls: list[int]) -> None:
     method, images = Toy(), volume()
     whole = predict(method, images, WINDOW, STRIDE)
-    places = windows(SHAPE, WINDOW, STRIDE)
-    assert method.encoded == places
-    assert method.decoded == [15] * len(places)
     method.encoded.clear()
     method.decoded.clear()
-    chunked = predict(method, images, WINDOW, STRIDE, chunk=4)
+    bounded = predict(method, images, WINDOW, STRIDE, memory=maps * math.prod(WINDOW) * VOXEL)
+    assert method.encoded == windows(SHAPE, WINDOW, STRIDE)
+    assert method.decoded == calls * len(method.encoded)
+    torch.testing.assert_close(bounded, whole, rtol=0, atol=1e-6)
+
+
+def test_windows_are_encoded_together_where_memory_allows() -> None:
+    method, images = Toy(), volume()
+    told: list[tuple[int, int]] = []
+    memory = 44 * math.prod(WINDOW) * VOXEL
+    two = predict(method, images, WINDOW, STRIDE, memory=memory, progress=lambda *at: told.append(at))
+    places = windows(SHAPE, WINDOW, STRIDE)
     assert method.encoded == places
-    assert method.decoded == [4, 4, 4, 3] * len(places)
-    torch.testing.assert_close(chunked, whole, rtol=0, atol=0)
+    assert method.decoded == [15] * math.ceil(len(places) / 2)
+    assert told == [(min(done, len(places)), len(places)) for done in range(2, len(places) + 2, 2)]
+    one = predict(method, images, WINDOW, STRIDE, memory=memory // 2)
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("subset", [0, 7, 14])
@@ -234,7 +260,7 @@ def test_autocast_computes_in_bf16_and_averages_in_fp32() -> None:
 
 def test_progress_counts_the_windows() -> None:
     seen: list[tuple[int, int]] = []
-    predict(Toy(), volume(), WINDOW, STRIDE, progress=lambda done, total: seen.append((done, total)))
+    predict(Toy(), volume(), WINDOW, STRIDE, memory=0, progress=lambda *at: seen.append(at))
     total = len(windows(SHAPE, WINDOW, STRIDE))
     assert seen == [(done, total) for done in range(1, total + 1)]
 
@@ -248,7 +274,6 @@ def test_progress_counts_the_windows() -> None:
         ({"subsets": torch.zeros(0, 4, dtype=torch.bool)}, "at least one subset"),
         ({"subsets": torch.ones(2, 4)}, "bool"),
         ({"subsets": torch.ones(4, dtype=torch.bool)}, "bool"),
-        ({"chunk": 0}, "chunk"),
         ({"images": torch.full((4, *SHAPE), math.nan)}, "not finite"),
     ],
 )

@@ -118,8 +118,10 @@ def test_decoding_follows_the_schedule_and_the_state_remembers_it():
     zeros = decoded(method)
     with torch.no_grad():
         features = method.encode(images)
-        given = [torch.where(available[:, :, None, None, None, None], f, torch.zeros(())) for f in features]
-        assert torch.equal(zeros, method.fusion_decoder([f.flatten(1, 2) for f in given]))
+        chosen = available[:, :, None, None, None, None]
+        given = [torch.where(chosen, torch.stack(level, 1), torch.zeros(())) for level in features.maps]
+        expected = method.fusion_decoder([f.flatten(1, 2) for f in given])
+        torch.testing.assert_close(zeros, expected, rtol=1e-4, atol=1e-4)
         method.train()(make_batch(), 2)
     assert not torch.allclose(decoded(method), zeros, atol=1e-4)
     other = build()
@@ -230,7 +232,8 @@ def test_synthesis_over_all_judges_every_modality_and_changes_nothing_else():
     method = build(synthesis_over="all")
     features = method.encode(batch.images)
     total = 0.0
-    for k, level in enumerate(features):
+    for k, maps in enumerate(features.maps):
+        level = torch.stack(maps, dim=1)
         given = (level * batch.available[:, :, None, None, None, None]).flatten(1, 2)
         for m in range(4):
             total += (method.synthesisers[m][k](given) - level[:, m]).square().mean()

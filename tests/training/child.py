@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from acdis.training import loop, memory, preflight
+from acdis import memory
+from acdis.training import loop, preflight
 from acdis.training.batches import batches
 from acdis.training.group import Group
 from acdis.training.run import begin, new_method

@@ -8,7 +8,8 @@ import torch
 
 from acdis.data import cache, cases
 from acdis.errors import UserError
-from acdis.training import loop, memory, preflight
+from acdis import memory
+from acdis.training import loop, preflight
 from acdis.training.batches import batches
 from acdis.training.group import Group
 

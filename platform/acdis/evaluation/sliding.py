@@ -7,13 +7,15 @@ edge, the mean of the softmax where windows overlap.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from acdis import memory as machine
 from acdis.vocabulary import CLASSES, MODALITIES, SUBSETS, subset_mask
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 Start = tuple[int, int, int]
 Progress = Callable[[int, int], None]
+
+#: Of all the maps of a level that are computed together.
+_VOXELS_ON_CPU = 2**21
 
 
 def windows(shape: Sequence[int], window: Sequence[int], stride: Sequence[int]) -> list[Start]:
@@ -65,7 +70,7 @@ def predict(
     subsets: Tensor | None = None,
     device: torch.device | str = "cpu",
     autocast: torch.dtype | None = None,
-    chunk: int = len(SUBSETS),
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Class probabilities of a whole case for every subset: the mean of the windows' softmax.
@@ -74,73 +79,99 @@ def predict(
     window's `origin` is its place in `images`. Evaluation mode, no gradients; modes are put back afterwards.
 
     Args:
-        method: on `device`; its `encode` is called once per window, its `decode_subsets` once per chunk.
+        method: on `device`; its `encode` sees every window once. Small windows go through it together.
         images: [4, D, H, W], preprocessed, in the order of `MODALITIES`, on any device.
         window, stride: voxels (d, h, w) of a window, and between windows.
         subsets: bool [S, 4], which modalities are given; none: the 15 of the paper, in their order.
         device: where the windows are computed.
         autocast: bfloat16 or float16; none: as the weights are. Softmax and mean are always float32.
-        chunk: subsets decoded at a time: fewer for less memory. Logits of all 15 take 123 MB at 80³.
+        memory: bytes that decoding may take, beside the weights and the features of one window; none: a quarter of
+            what is free. Less memory decodes fewer subsets at a time.
         progress: called with (windows done, windows in all).
 
     Returns:
         float32 [S, 4 classes, D, H, W] on the CPU (S × 16 bytes per voxel).
 
     Raises:
-        ValueError: shapes that do not fit, a subset without a modality, chunk < 1, a result not finite.
+        ValueError: shapes that do not fit, a subset without a modality, a result not finite.
     """
     subsets = subset_masks() if subsets is None else subsets.cpu()
-    _check(images, subsets, chunk)
+    device = torch.device(device)
+    _check(images, subsets)
     padded = _pad(images, window)
     starts = windows(padded.shape[1:], window, stride)
+    share = _share(method, len(subsets), math.prod(window), device, memory)
     total = torch.zeros(len(subsets), len(CLASSES), *padded.shape[1:])
     counts = torch.zeros(*padded.shape[1:])
-    mixed = torch.autocast(torch.device(device).type, dtype=autocast, enabled=autocast is not None)
+    mixed = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
     with torch.no_grad(), _evaluating(method), mixed:
-        for done, start in enumerate(starts, 1):
-            place = tuple(slice(at, at + side) for at, side in zip(start, window, strict=True))
-            _add_window(total, place, method, padded, subsets, device, chunk)
-            counts[place] += 1
+        for done in range(0, len(starts), share.windows):
+            places = [_place(start, window) for start in starts[done : done + share.windows]]
+            _add_windows(total, places, method, padded, subsets.to(device), share.subsets)
+            for place in places:
+                counts[place] += 1
             if progress is not None:
-                progress(done, len(starts))
+                progress(done + len(places), len(starts))
     if not total.sum().isfinite():
         raise ValueError("the prediction is not finite: the images or the method's weights hold NaN or inf")
     depth, height, width = images.shape[1:]
     return total.div_(counts)[..., :depth, :height, :width]
 
 
-def _add_window(
+class Share(NamedTuple):
+    """How much is computed at a time."""
+
+    windows: int
+    subsets: int
+
+
+def _share(method: Method, subsets: int, voxels: int, device: torch.device, memory: int | None) -> Share:
+    """As many maps (windows × subsets) as fit: all subsets of several windows, or some of one window."""
+    bound = _free(device) // 4 if memory is None else memory
+    fitting = bound // (voxels * method.bytes_per_voxel)
+    if device.type == "cpu":  # beyond what the caches hold, more at a time is no faster
+        fitting = min(fitting, max(1, _VOXELS_ON_CPU // voxels))
+    return Share(max(1, fitting // subsets), min(max(1, fitting), subsets))
+
+
+def _free(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.free()
+
+
+def _place(start: Start, window: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(at, at + side) for at, side in zip(start, window, strict=True))
+
+
+def _add_windows(
     total: Tensor,
-    place: tuple[slice, ...],
+    places: Sequence[tuple[slice, ...]],
     method: Method,
     images: Tensor,
     subsets: Tensor,
-    device: torch.device | str,
     chunk: int,
 ) -> None:
-    """Add the softmax of one window, all subsets, to `total` [S, 4, D, H, W]."""
-    crop = images[(slice(None), *place)]
-    origin = torch.tensor([[side.start for side in place]], device=device)
-    features = method.encode(crop[None].to(device, torch.float32), origin=origin)
+    """Add the softmax of some windows, all subsets, to `total` [S, 4, D, H, W]."""
+    crops = torch.stack([images[(slice(None), *place)] for place in places])
+    origin = torch.tensor([[side.start for side in place] for place in places], device=subsets.device)
+    features = method.encode(crops.to(subsets.device, torch.float32), origin=origin)
     for first in range(0, len(subsets), chunk):
         part = subsets[first : first + chunk]
-        logits = method.decode_subsets(features, part.to(device))
-        expected = (len(part), 1, len(CLASSES), *crop.shape[1:])
+        logits = method.decode_subsets(features, part)
+        expected = (len(part), len(places), len(CLASSES), *crops.shape[2:])
         if logits.shape != expected:
             raise ValueError(f"decode_subsets gave logits {tuple(logits.shape)} where {expected} is due")
-        probabilities = logits[:, 0].float().softmax(dim=1)
-        total[(slice(first, first + chunk), slice(None), *place)] += probabilities.cpu()
+        probabilities = logits.float().softmax(dim=2).cpu()
+        for at, place in enumerate(places):
+            total[(slice(first, first + chunk), slice(None), *place)] += probabilities[:, at]
 
 
-def _check(images: Tensor, subsets: Tensor, chunk: int) -> None:
+def _check(images: Tensor, subsets: Tensor) -> None:
     if images.ndim != 4 or len(images) != len(MODALITIES):
         raise ValueError(f"images must be [4, D, H, W], got {tuple(images.shape)}")
     if subsets.ndim != 2 or subsets.shape[1] != len(MODALITIES) or subsets.dtype != torch.bool:
         raise ValueError(f"subsets must be bool [S, 4], got {subsets.dtype} {tuple(subsets.shape)}")
     if not len(subsets) or not subsets.any(dim=1).all():
         raise ValueError("every subset must hold a modality, and there must be at least one subset")
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
 
 
 def _pad(images: Tensor, window: Sequence[int]) -> Tensor:

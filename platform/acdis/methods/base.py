@@ -51,12 +51,14 @@ class Method(nn.Module):
         Options: what only this method knows.
         version: raised when a change of the code changes the weights that a training gives.
         training_only: names of the children that inference does without.
+        bytes_per_voxel: what decoding one subset takes at most, per voxel of the window, in fp32.
         diagnostics: numbers worth logging that are no losses; each forward overwrites them.
     """
 
     Options: ClassVar[type[MethodOptions]]
     version: ClassVar[int]
     training_only: ClassVar[tuple[str, ...]] = ()
+    bytes_per_voxel: int = 1024
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from acdis.networks.unet import SLOPE, Block, Conv3d, Padding
+from acdis.networks.unet import SLOPE, Block, Conv3d, Padding, pointwise
 
 
 def _conv(inputs: int, outputs: int, kernel: int, padding: Padding) -> Conv3d:
@@ -41,7 +41,8 @@ class MFSB(Block):
     def compute(self, *inputs: Tensor) -> Tensor:
         (available,) = inputs
         weight = torch.sigmoid(self.weigh(available.mean(dim=(2, 3, 4))))  # Eq. 5
-        features = self.reduce(weight[:, :, None, None, None].to(available.dtype) * available)  # Eq. 6
+        # Eq. 6, with the channels' weights in the matrix and not in a copy of all features.
+        features = pointwise(available, self.reduce.weight.flatten(1) * weight[:, None])
         alpha = torch.sigmoid(self.scale(features))  # Eq. 7
         beta = torch.sigmoid(self.shift(features))  # Eq. 8
         result: Tensor = (1 + alpha) * features + beta  # Eq. 9

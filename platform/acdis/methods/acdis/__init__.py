@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Options", "model"]
 
-VERSION = 1
+VERSION = 2
 
 
 def model() -> type[Method]:

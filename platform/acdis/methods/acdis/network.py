@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,22 @@ from acdis.vocabulary import CLASSES, MODALITIES
 
 log = logging.getLogger(__name__)
 
-Features = tuple[Tensor, ...]
+Features = tuple[tuple[Tensor, ...], ...]
+"""Per level, fine to coarse, a map `[B, C, D, H, W]` of each modality."""
+
+
+class Encoded(NamedTuple):
+    """What `encode` gives.
+
+    Attributes:
+        maps: f_m, the features after AFEB.
+        shares: what each modality's map adds to the first convolution of D_Fuse at its level: computed once, used
+            by every subset that has the modality.
+    """
+
+    maps: Features
+    shares: Features
+
 
 DISCRIMINATOR = "discriminator"
 
@@ -30,8 +46,7 @@ DISCRIMINATOR = "discriminator"
 class ACDIS(Method):
     """Anatomical Consistency Distillation and Inconsistency Synthesis.
 
-    `encode` gives f_m after AFEB, one tensor `[B, 4, C, D, H, W]` per level, fine to coarse. The buffer
-    `synthesising` says whether MFSB takes part: each training step sets it, and it is saved with the weights.
+    The buffer `synthesising` says whether MFSB takes part: each training step sets it, and it is saved with the weights.
     """
 
     Options = ACDISOptions
@@ -42,6 +57,8 @@ class ACDIS(Method):
     def __init__(self, options: ACDISOptions) -> None:
         super().__init__()
         self.options = options
+        # On the finest level: the map from below enlarged (2C), risen, joined, settled, shares; MFSB's 4C before it.
+        self.bytes_per_voxel = 4 * (8 * options.base_width + 16)
         widths, padding, count = options.widths, options.padding, len(MODALITIES)
         self.encoders = nn.ModuleList(Encoder(1, widths, padding) for _ in MODALITIES)
         self.enhancers = nn.ModuleList(
@@ -61,15 +78,45 @@ class ACDIS(Method):
         self.apply(initialise)
         _log_stand_ins(self.stand_in_report())
 
-    def encode(self, images: Tensor, origin: Tensor | None = None) -> Features:
+    def encode(self, images: Tensor, origin: Tensor | None = None) -> Encoded:
         """`[B, 4, D, H, W]` to f_m of every modality, available or not: no modality sees another here."""
-        return self._enhance(self._extract(images))
+        maps = self._enhance(self._extract(images.contiguous(memory_format=torch.channels_last_3d)))
+        share = self.fusion_decoder.share
+        shares = [[share(i, f, m * f.shape[1]) for m, f in enumerate(level)] for i, level in enumerate(maps)]
+        return Encoded(maps, tuple(map(tuple, shares)))
 
-    def decode(self, features: Features, available: Tensor) -> Tensor:
+    def decode(self, features: Encoded, available: Tensor) -> Tensor:
         """Logits [B, 4, D, H, W]; what `available` (bool [B, 4]) lacks is synthesised, or zero."""
-        known = _known(features, available)
+        known = _known(features.maps, available)
         made = self._synthesise(known, _rows(~available)) if bool(self.synthesising) else []
         return self._fuse(_complete(known, made, available))
+
+    def decode_subsets(self, features: Encoded, subsets: Tensor) -> Tensor:
+        """As `decode`, for less: shares of what is given are only added up, and all subsets are one batch."""
+        wanted = [subset.nonzero().flatten().tolist() for subset in subsets.cpu()]
+        sums = [
+            torch.cat([self._sum(level, maps, shares, given) for given in wanted])
+            for level, (maps, shares) in enumerate(zip(*features, strict=True))
+        ]
+        return self.fusion_decoder.join(sums).unflatten(0, (len(wanted), -1))
+
+    def _sum(
+        self, level: int, maps: Sequence[Tensor], shares: Sequence[Tensor], given: Sequence[int]
+    ) -> Tensor:
+        """D_Fuse's first convolution at a level, `[B, C, …]`, when these modalities are given."""
+        total = functools.reduce(torch.add, [shares[m] for m in given])
+        missing = [m for m in range(len(maps)) if m not in given]
+        if not missing or not self.synthesising:
+            return total
+        nothing = torch.zeros_like(maps[0])
+        known = torch.cat([f if m in given else nothing for m, f in enumerate(maps)], dim=1)
+        for m in missing:
+            made = self.synthesisers[m][level](known)  # type: ignore[index]
+            total = total + self.fusion_decoder.share(level, made, m * made.shape[1])
+        return total
+
+    def batch_size(self, features: Encoded) -> int:
+        return len(features.maps[0][0])
 
     def forward(self, batch: Batch, epoch: int) -> Terms:
         """Eq. 12 term by term, see `Method.forward`. Terms of blocks that wait for their epoch are absent."""
@@ -121,17 +168,12 @@ class ACDIS(Method):
         return [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)]
 
     def _enhance(self, before: Sequence[Sequence[Tensor]]) -> Features:
-        """AFEB on every modality and level, and the modalities side by side: `[B, 4, C, D, H, W]` per level.
-
-        Joined along the channels and then unfolded, so that the memory layout stays what the blocks gave.
-        """
+        """AFEB on every modality and level."""
         after = [
             [block(f) for block, f in zip(cast(nn.ModuleList, blocks), pyramid, strict=True)]
             for blocks, pyramid in zip(self.enhancers, before, strict=True)
         ]
-        return tuple(
-            torch.cat(level, dim=1).unflatten(1, (len(level), -1)) for level in zip(*after, strict=True)
-        )
+        return tuple(zip(*after, strict=True))
 
     def _judged(self, available: Tensor) -> list[Tensor]:
         """Per modality the samples that MFSB runs on in training."""
@@ -142,24 +184,25 @@ class ACDIS(Method):
         """Eq. 5-9 per level, for each modality that some sample is to be given."""
         made = []
         for level, features in enumerate(known):
-            stacked = features.flatten(1, 2)
+            stacked = torch.cat(features, dim=1)
             wanted = [m for m in range(len(rows)) if len(rows[m])]
             inputs = {m: stacked if len(rows[m]) == len(stacked) else stacked[rows[m]] for m in wanted}
             made.append([Synthesised(m, rows[m], self.synthesisers[m][level](inputs[m])) for m in wanted])  # type: ignore[index]
         return made
 
     def _fuse(self, complete: Features) -> Tensor:
-        logits: Tensor = self.fusion_decoder([level.flatten(1, 2) for level in complete])
+        logits: Tensor = self.fusion_decoder([torch.cat(level, dim=1) for level in complete])
         return logits
 
     def _fuse_auxiliary(self, auxiliary: Sequence[Tensor]) -> Tensor:
-        """D_Fuse on f_Aux alone; `[B, C, …]` becomes `[B, 4C, …]`."""
+        """D_Fuse on f_Aux alone; `[B, C, …]` becomes `[B, 4C, …]`, by an adapter or by standing there four times."""
         if self.options.aux_fusion == "adapter":
             wide = [adapt(f) for adapt, f in zip(self.auxiliary_adapters, auxiliary, strict=True)]
-        else:
-            wide = [f.repeat(1, len(MODALITIES), 1, 1, 1) for f in auxiliary]
-        logits: Tensor = self.fusion_decoder(wide)
-        return logits
+            logits: Tensor = self.fusion_decoder(wide)
+            return logits
+        count = len(MODALITIES)
+        share = self.fusion_decoder.share
+        return self.fusion_decoder.join([share(i, f, times=count) for i, f in enumerate(auxiliary)])
 
     def _segmentation(
         self,
@@ -248,11 +291,18 @@ def _count(module: nn.Module | None) -> int:
 
 def _known(features: Features, available: Tensor) -> Features:
     """Zeros for what is not available; selected, not multiplied: 0 × NaN is NaN."""
-    chosen = available[:, :, None, None, None, None]
     return tuple(
-        torch.where(chosen, level, torch.zeros((), dtype=level.dtype, device=level.device))
+        tuple(
+            _where(available[:, m], f, torch.zeros((), dtype=f.dtype, device=f.device))
+            for m, f in enumerate(level)
+        )
         for level in features
     )
+
+
+def _where(chosen: Tensor, f: Tensor, other: Tensor) -> Tensor:
+    """Samples of f where `chosen`, bool [B], else of `other`."""
+    return torch.where(chosen[:, None, None, None, None], f, other)
 
 
 def _rows(mask: Tensor) -> list[Tensor]:
@@ -262,19 +312,19 @@ def _rows(mask: Tensor) -> list[Tensor]:
 
 
 def _complete(known: Features, made: Sequence[Sequence[Synthesised]], available: Tensor) -> Features:
-    """f_comp: real features where there are any, else synthesised ones, `[B, 4, C, D, H, W]` per level."""
+    """f_comp: real features where there are any, else synthesised ones."""
     if not made:
         return known
     return tuple(_filled(level, found, available) for level, found in zip(known, made, strict=True))
 
 
-def _filled(known: Tensor, made: Sequence[Synthesised], available: Tensor) -> Tensor:
-    parts = list(known.unbind(dim=1))
+def _filled(known: Sequence[Tensor], made: Sequence[Synthesised], available: Tensor) -> tuple[Tensor, ...]:
+    parts = list(known)
     for modality, rows, features in made:
         real = parts[modality]
         filled = real.index_copy(0, rows, features.to(real.dtype))
-        parts[modality] = torch.where(available[:, modality, None, None, None, None], real, filled)
-    return torch.cat(parts, dim=1).unflatten(1, (len(parts), -1))
+        parts[modality] = _where(available[:, modality], real, filled)
+    return tuple(parts)
 
 
 def _prefixed(prefix: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -54,9 +54,9 @@ def mono_terms(maps: Sequence[Tensor], target: Tensor, pool: Pool) -> Named:
 
 
 def consistency_terms(
-    features: Sequence[Tensor], auxiliary: Sequence[Tensor], options: Options
+    features: Sequence[Sequence[Tensor]], auxiliary: Sequence[Tensor], options: Options
 ) -> tuple[Named, Named]:
-    """The chosen losses between f_m `[B, 4, C, D, H, W]` and f_Aux `[B, C, D, H, W]`.
+    """The chosen losses between f_m, each modality's map per level, and f_Aux, all `[B, C, D, H, W]`.
 
     Means over modalities and levels, each counting the same.
 
@@ -67,7 +67,7 @@ def consistency_terms(
     flat: Named = {}
     for level in options.judged_levels:
         shares: list[Tensor] = []
-        for f_m in features[level].unbind(dim=1):
+        for f_m in features[level]:
             for name, value in distances(f_m, auxiliary[level], options.consistency, options, "mean").items():
                 (shares if name == "flat" else collected[name]).append(value)
         if shares:
@@ -89,10 +89,10 @@ def distances(
     return result
 
 
-def pairs(made: Sequence[Sequence[Synthesised]], features: Sequence[Tensor]) -> list[list[Pair]]:
+def pairs(made: Sequence[Sequence[Synthesised]], features: Sequence[Sequence[Tensor]]) -> list[list[Pair]]:
     """Per level: what was synthesised beside the real features, which are detached."""
     return [
-        [Pair(one.rows, one.features, level[one.rows, one.modality].detach()) for one in synthesised]
+        [Pair(one.rows, one.features, level[one.modality][one.rows].detach()) for one in synthesised]
         for synthesised, level in zip(made, features, strict=True)
     ]
 
