@@ -5,7 +5,16 @@ import torch
 import torch.nn.functional as F
 
 from acdis.networks.discriminator import PatchDiscriminator
-from acdis.networks.unet import Decoder, Encoder, EncoderLevel, FusionDecoder, initialise, set_checkpointing
+from acdis.networks.unet import (
+    Conv3d,
+    Decoder,
+    Encoder,
+    EncoderLevel,
+    FusionDecoder,
+    initialise,
+    pointwise,
+    set_checkpointing,
+)
 
 WIDTHS = (4, 8, 16, 32)
 
@@ -54,6 +63,52 @@ def test_encoder_level_is_entry_plus_residual_pair():
     entry = conv(level.entry, x, 2)
     expected = entry + conv(level.pair[1], conv(level.pair[0], entry, 1), 1)
     torch.testing.assert_close(level(x), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(("kernel", "padding"), [(1, "zeros"), (3, "zeros"), (3, "reflect")])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_parts_add_up_to_the_convolution(layout, kernel, padding, batch):
+    layer = Conv3d(6, 5, kernel, padding=kernel // 2, bias=False, padding_mode=padding)
+    x = torch.randn(batch, 6, 5, 6, 7).contiguous(memory_format=layout)
+    pad = (kernel // 2,) * 6
+    wide = F.pad(x, pad, mode="constant" if padding == "zeros" else padding)
+    expected = F.conv3d(wide.double(), layer.weight.double()).float()
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+    parts = layer.part(x[:, :2], 0) + layer.part(x[:, 2:3], 2) + layer.part(x[:, 3:], 3)
+    torch.testing.assert_close(parts, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_part_that_stands_several_times_is_convolved_once():
+    layer = Conv3d(8, 3, 3, padding=1, bias=False)
+    x = torch.randn(2, 2, 5, 5, 5)
+    expected = layer(torch.cat([torch.zeros(2, 2, 5, 5, 5), x, x, x], dim=1))
+    torch.testing.assert_close(layer.part(x, 2, times=3), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_small_samples_and_their_gradients_are_right_whatever_way_is_taken(batch, stride, layout):
+    """One small sample takes another way than two do (see `Conv3d._misjudged`)."""
+    layer = Conv3d(4, 6, 3, stride, padding=1)
+    exact = torch.nn.Conv3d(4, 6, 3, stride, padding=1).double()
+    exact.load_state_dict({name: value.double() for name, value in layer.state_dict().items()})
+    x = torch.randn(batch, 4, 5, 6, 7).contiguous(memory_format=layout)
+    found = []
+    for module, data in ((layer, x), (exact, x.double())):
+        given = data.clone().requires_grad_()
+        y = module(given)
+        y.square().sum().backward()
+        found.append([t.double() for t in (y, given.grad, module.weight.grad, module.bias.grad)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_matrix_for_each_sample():
+    x = torch.randn(2, 3, 4, 5, 6).contiguous(memory_format=torch.channels_last_3d)
+    weight = torch.randn(2, 5, 3)
+    torch.testing.assert_close(pointwise(x, weight), torch.einsum("boc,bcdhw->bodhw", weight, x))
 
 
 def test_initialise_is_kaiming_with_zero_biases():

@@ -6,9 +6,9 @@ import psutil
 import pytest
 import torch
 
+from acdis import memory
 from acdis.data import cache, cases
 from acdis.errors import UserError
-from acdis import memory
 from acdis.training import loop, preflight
 from acdis.training.batches import batches
 from acdis.training.group import Group

@@ -85,8 +85,8 @@ def predict(
         subsets: bool [S, 4], which modalities are given; none: the 15 of the paper, in their order.
         device: where the windows are computed.
         autocast: bfloat16 or float16; none: as the weights are. Softmax and mean are always float32.
-        memory: bytes that decoding may take, beside the weights and the features of one window; none: a quarter of
-            what is free. Less memory decodes fewer subsets at a time.
+        memory: bytes that decoding may take, beside the weights and the features of one window; none: a
+            quarter of what is free. Less memory decodes fewer subsets at a time.
         progress: called with (windows done, windows in all).
 
     Returns:

@@ -24,7 +24,7 @@ _PIECE = 2**18
 class InstanceNormAct(nn.Module):
     """LeakyReLU of (x - mean) / sqrt(var + 1e-5), mean and variance per sample and channel over space.
 
-    `[B, C, D, H, W]` in and out, in the memory format and precision of the input; statistics in float32 at least.
+    `[B, C, D, H, W]` in and out, in the input's memory format and precision; statistics in float32 at least.
 
     Args:
         slope: of LeakyReLU below zero, above 0: at 0 what was negative could not be worked out again.
@@ -62,7 +62,9 @@ class _InstanceNormAct(torch.autograd.Function):
         precise = torch.promote_types(x.dtype, torch.float32)
         mean = source.sum(1, keepdim=True, dtype=precise) / source.shape[1]
         # From deviations and not from E[x²] - E[x]², which loses digits.
-        squares = sum((source[:, piece] - mean).square_().sum(1, keepdim=True) for piece in _pieces(source))
+        squares = torch.zeros_like(mean)
+        for piece in _pieces(source):
+            squares += (source[:, piece] - mean).square_().sum(1, keepdim=True)
         factor = (squares / source.shape[1] + EPSILON).rsqrt()
         for piece in _pieces(source):
             # The factor is positive, so it may come after the activation.

@@ -91,8 +91,7 @@ class Conv3d(nn.Conv3d):
         return self._conv_forward(x, weight, bias)
 
     def _misjudged(self, x: Tensor) -> bool:
-        """Where torch 2.13 takes a slow way, though oneDNN is right and up to 16 times faster: one small sample on a
-        CPU in fp32."""
+        """One small sample on a CPU in fp32: torch 2.13 goes a slow way, oneDNN is up to 16 times faster."""
         return (
             len(x) == 1
             and x.device.type == "cpu"
@@ -188,8 +187,8 @@ class Encoder(nn.Module):
 class DecoderLevel(Block):
     """One step up: enlarge, 3³ convolution, join the skip of `skip` channels, 3³ and 1³ convolutions.
 
-    The convolution that joins is linear, so the skip's part in it, its *share*, is computed apart (`share`): parts
-    of the skip that many maps have in common are convolved once.
+    The convolution that joins is linear, so the skip's part in it, its *share*, is computed apart: what many
+    maps have in common is convolved once.
     """
 
     def __init__(self, inputs: int, outputs: int, skip: int, padding: Padding) -> None:

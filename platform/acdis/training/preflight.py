@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import torch
 
+from acdis import memory
 from acdis.config import Experiment
 from acdis.data.loader import Sample
 from acdis.errors import UserError
 from acdis.methods.base import Method
-from acdis import memory
 from acdis.training.batches import Cases, batches, steps_per_epoch
 from acdis.training.events import Projection
 from acdis.training.run import Run

@@ -18,7 +18,7 @@ from acdis.methods.base import MAIN, Batch, Method, Terms
 from acdis.networks.afeb import AFEB, ConvAFEB
 from acdis.networks.discriminator import PatchDiscriminator
 from acdis.networks.mfsb import MFSB, ConvMFSB
-from acdis.networks.unet import Decoder, Encoder, FusionDecoder, initialise
+from acdis.networks.unet import Conv3d, Decoder, Encoder, FusionDecoder, initialise
 from acdis.vocabulary import CLASSES, MODALITIES
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ class Encoded(NamedTuple):
 
     Attributes:
         maps: f_m, the features after AFEB.
-        shares: what each modality's map adds to the first convolution of D_Fuse at its level: computed once, used
-            by every subset that has the modality.
+        shares: what each modality's map adds to the first convolution of D_Fuse at its level: computed once,
+            used by every subset that has the modality.
     """
 
     maps: Features
@@ -46,7 +46,8 @@ DISCRIMINATOR = "discriminator"
 class ACDIS(Method):
     """Anatomical Consistency Distillation and Inconsistency Synthesis.
 
-    The buffer `synthesising` says whether MFSB takes part: each training step sets it, and it is saved with the weights.
+    The buffer `synthesising` says whether MFSB takes part: each training step sets it, and it is saved with
+    the weights.
     """
 
     Options = ACDISOptions
@@ -57,7 +58,7 @@ class ACDIS(Method):
     def __init__(self, options: ACDISOptions) -> None:
         super().__init__()
         self.options = options
-        # On the finest level: the map from below enlarged (2C), risen, joined, settled, shares; MFSB's 4C before it.
+        # On the finest level: the map from below enlarged (2C), risen, joined, settled; shares; MFSB's 4C.
         self.bytes_per_voxel = 4 * (8 * options.base_width + 16)
         widths, padding, count = options.widths, options.padding, len(MODALITIES)
         self.encoders = nn.ModuleList(Encoder(1, widths, padding) for _ in MODALITIES)
@@ -71,7 +72,7 @@ class ACDIS(Method):
         self.auxiliary_encoder = Encoder(count, widths, padding)
         self.auxiliary_decoder = Decoder(widths, len(CLASSES), padding)
         self.auxiliary_adapters = nn.ModuleList(
-            nn.Conv3d(width, count * width, 1) for width in widths if options.aux_fusion == "adapter"
+            Conv3d(width, count * width, 1) for width in widths if options.aux_fusion == "adapter"
         )
         self.discriminator = PatchDiscriminator(widths[-1]) if "adver" in options.synthesis else None
         self.register_buffer("synthesising", torch.tensor(False))
@@ -195,7 +196,7 @@ class ACDIS(Method):
         return logits
 
     def _fuse_auxiliary(self, auxiliary: Sequence[Tensor]) -> Tensor:
-        """D_Fuse on f_Aux alone; `[B, C, …]` becomes `[B, 4C, …]`, by an adapter or by standing there four times."""
+        """D_Fuse on f_Aux alone: `[B, C, …]` becomes `[B, 4C, …]` by an adapter, or four times itself."""
         if self.options.aux_fusion == "adapter":
             wide = [adapt(f) for adapt, f in zip(self.auxiliary_adapters, auxiliary, strict=True)]
             logits: Tensor = self.fusion_decoder(wide)
