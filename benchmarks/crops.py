@@ -20,10 +20,11 @@ from pathlib import Path
 import machine
 import numpy as np
 import torch
+import volume
 from monai.transforms import Compose, LoadImaged, RandSpatialCropd
 
 from acdis import config
-from acdis.data import cache, cases, loader, phantom
+from acdis.data import cache, cases, loader
 from acdis.data.augment import augment
 from acdis.errors import UserError
 from acdis.vocabulary import MODALITIES
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(options: argparse.Namespace, scratch: Path) -> None:
     """Print both rates, their ratio, and the machine."""
     data = config.Data()
-    case = first_case(options.root, scratch)
+    case = volume.first_case(options.root, scratch)
     (entry,) = cache.prepare([case], data, scratch / "cache", processes=1).values()
     generator = np.random.default_rng(0)
 
@@ -76,19 +77,6 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
     machine.save(
         options.json, {"case": case.name, "crops_per_second": rates, "ratio": ratio, "machine": where}
     )
-
-
-def first_case(root: Path | None, scratch: Path) -> cases.Case:
-    """The first case under `root`, or a phantom of BraTS' size."""
-    if root is None:
-        root = scratch / "phantom"
-        phantom.write(root, cases=1, seed=0, shape=(240, 240, 155), spacing=1.0)
-    found = cases.find(root).cases
-    if not found:
-        raise UserError(f"{root}: no BraTS case found; give a folder of cases, or nothing for a phantom")
-    if found[0].layout == "msd":
-        raise UserError(f"{root}: this benchmark reads one file per modality; give a BraTS folder")
-    return found[0]
 
 
 def monai_crop(case: cases.Case, data: config.Data) -> Callable[[], object]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +51,28 @@ def line(found: dict[str, Any]) -> str:
 def usable_cpus() -> int:
     """CPUs that this process may run on: fewer than the machine has, where it is confined."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def computes(side: str) -> bool:
+    """Whether this CPU is worth measuring in a precision: emulated bf16 shows nothing."""
+    from acdis.training.precision import cpu_has_bf16
+
+    return side != "bf16" or cpu_has_bf16()
+
+
+def apart(side: str, words: Sequence[str]) -> dict[str, Any]:
+    """Run a script in a fresh process with the environment of this platform's workers; the JSON that it prints."""
+    from acdis.cluster.session import WORKER_ENVIRONMENT
+
+    print(f"measuring {side} …", file=sys.stderr, flush=True)
+    environment = os.environ | WORKER_ENVIRONMENT
+    ended = subprocess.run(
+        [sys.executable, *words], stdout=subprocess.PIPE, text=True, check=False, env=environment
+    )
+    if ended.returncode:
+        sys.exit(f"{side} ended with {ended.returncode} (killed for its memory?)")
+    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return result
 
 
 def save(path: Path | None, results: dict[str, Any]) -> None:

@@ -1,0 +1,259 @@
+"""15 subsets of a case from one `encode` and shared decoding, against 15 forward passes of the same weights.
+
+    python benchmarks/evaluation.py [ROOT] [--method acdis] [--extent 80 80 120] [--json FILE]
+
+Both sides slide the same windows over the middle of the first case of ROOT (none: a phantom of BraTS' size),
+cut to `--extent` voxels, so that the plain side ends: the seconds of a whole case are those of a window times
+its windows. The plain side (`plain.py`, for ACDIS) is the usual code in fp32: torch's default memory format,
+one subset at a time, nothing shared. Other methods are compared with their own `encode` and `decode`, one subset
+after the other. Weights are those of a seed: time and rounding do not depend on what was learned.
+
+Each side has a process of its own with the memory allocator of this platform's workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import machine
+import volume
+
+SIDES = ("plain", "fp32", "bf16")
+TARGETS = {"fp32": 2.5, "bf16": 8.0}
+CLOSE = 1e-5
+GIGA = 1e9
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    if options.side:
+        print(json.dumps(measure(options)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        images, windows = _prepare(options, scratch)
+        found = {side: _apart(side, options, images, scratch) for side in SIDES if machine.computes(side)}
+        summary = compare(found, scratch, windows)
+    where = machine.facts(found["fp32"]["threads"], ("torch", "numpy"))
+    print(report(options, found, summary))
+    print(machine.line(where))
+    machine.save(options.json, {"sides": found, "summary": summary, "machine": where})
+
+
+def _prepare(options: argparse.Namespace, scratch: Path) -> tuple[Path, int]:
+    """The middle of a prepared case as a file, and the number of windows of the whole case."""
+    import numpy as np
+
+    from acdis import config
+    from acdis.data import cache
+    from acdis.evaluation.sliding import windows
+
+    data = config.Data()
+    (entry,) = cache.prepare([volume.first_case(options.root, scratch)], data, scratch, processes=1).values()
+    whole = np.asarray(entry.images(), dtype=np.float32)
+    starts = [(size - side) // 2 for size, side in zip(whole.shape[1:], options.extent, strict=True)]
+    middle = tuple(slice(at, at + side) for at, side in zip(starts, options.extent, strict=True))
+    file = scratch / "images.npy"
+    np.save(file, whole[(slice(None), *middle)])
+    return file, len(windows(whole.shape[1:], [options.window] * 3, [options.window // 2] * 3))
+
+
+def _apart(side: str, options: argparse.Namespace, images: Path, scratch: Path) -> dict[str, Any]:
+    """Measure one side in a fresh process."""
+    size = [f"--{name}={getattr(options, name)}" for name in ("method", "window", "width", "memory")]
+    return machine.apart(
+        side, [__file__, str(images), f"--side={side}", f"--out={scratch / side}.npy", *size]
+    )
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """In the fresh process: seconds, arithmetic and peak of memory; probabilities go to a file."""
+    import numpy as np
+    import torch
+
+    from acdis import memory, methods
+    from acdis.evaluation import sliding
+
+    torch.manual_seed(0)
+    method = methods.build(options.method, base_width=options.width).eval()
+    if hasattr(method, "synthesising"):
+        method.synthesising.fill_(True)
+    images = torch.from_numpy(np.load(options.root))
+    window, stride = [options.window] * 3, [options.window // 2] * 3
+    count = len(sliding.windows(images.shape[1:], window, stride))
+    warm = torch.zeros(4, *window)
+    before = memory.resident()
+    memory.reset_peak()
+    if options.side == "plain":
+        seconds, found = _timed(lambda: plain_way(options.method, method, images, window, stride))
+    else:
+        method.to(memory_format=torch.channels_last_3d)
+        dtype = torch.bfloat16 if options.side == "bf16" else None
+        bound = int(options.memory * GIGA) if options.memory else None
+
+        def ours(of: torch.Tensor) -> torch.Tensor:
+            return sliding.predict(method, of, window, stride, autocast=dtype, memory=bound)
+
+        ours(warm)
+        memory.reset_peak()
+        seconds, found = _timed(lambda: ours(images))
+    np.save(options.out, found.numpy())
+    return {
+        "seconds": seconds,
+        "windows": count,
+        "window_seconds": seconds / count,
+        "peak_over_start_gb": (memory.peak() - before) / GIGA,
+        "gflop_per_window": arithmetic(options, method, window) / GIGA,
+        "parameters": sum(p.numel() for p in method.inference_state().values()),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _timed(work: Any) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def plain_way(name: str, method: Any, images: Any, window: Sequence[int], stride: Sequence[int]) -> Any:
+    """15 separate sliding passes in fp32: `[15, 4, D, H, W]`."""
+    import torch
+
+    from acdis.evaluation.sliding import subset_masks, windows
+
+    total = torch.zeros(15, 4, *images.shape[1:])
+    counts = torch.zeros(images.shape[1:])
+    with torch.no_grad():
+        for start in windows(images.shape[1:], window, stride):
+            place = tuple(slice(at, at + side) for at, side in zip(start, window, strict=True))
+            crop = images[(slice(None), *place)][None]
+            counts[place] += 1
+            for subset, mask in enumerate(subset_masks()):
+                total[(subset, slice(None), *place)] += one_pass(name, method, crop, mask[None])[0].softmax(0)
+    return total / counts
+
+
+def one_pass(name: str, method: Any, crop: Any, available: Any) -> Any:
+    """One forward pass for one subset."""
+    import plain
+
+    if name == "acdis":
+        return plain.predict(method, crop, available)
+    return method.decode(method.encode(crop), available)
+
+
+def arithmetic(options: argparse.Namespace, method: Any, window: Sequence[int]) -> float:
+    """Multiplications and additions of a window, all 15 subsets, as torch counts them."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, conv_flop
+
+    from acdis.evaluation.sliding import subset_masks
+
+    masks = subset_masks()
+    # The direct call of oneDNN is a convolution that the counter does not know.
+    known = {torch.ops.aten.mkldnn_convolution: _as_convolution(conv_flop)}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
+        crop = torch.zeros(1, 4, *window)
+        if options.side == "plain":
+            for mask in masks:
+                one_pass(options.method, method, crop, mask[None])
+        else:
+            features = method.encode(crop)
+            for mask in masks:
+                method.decode_subsets(features, mask[None])
+    return float(counter.get_total_flops())
+
+
+def _as_convolution(conv_flop: Any) -> Any:
+    def count(
+        x: Any, w: Any, bias: Any, padding: Any, stride: Any, dilation: Any, groups: int, **rest: Any
+    ) -> int:
+        result: int = conv_flop(x, w, bias, stride, padding, dilation, False, **rest)
+        return result
+
+    return count
+
+
+def compare(found: dict[str, dict[str, Any]], scratch: Path, windows: int) -> dict[str, Any]:
+    """Ratios, what a whole case takes, and how far each fast side is from the plain one."""
+    import numpy as np
+
+    plain = np.load(scratch / "plain.npy")
+    summary: dict[str, Any] = {"windows_of_the_case": windows}
+    for side, result in found.items():
+        entry = {"case_seconds": windows * result["window_seconds"]}
+        if side != "plain":
+            other = np.load(scratch / f"{side}.npy")
+            entry["speedup"] = found["plain"]["seconds"] / result["seconds"]
+            entry["arithmetic"] = found["plain"]["gflop_per_window"] / result["gflop_per_window"]
+            entry["difference"] = float(np.abs(other - plain).max())
+            entry["other_labels"] = other_labels(plain, other)
+        summary[side] = entry
+    return summary
+
+
+def other_labels(plain: Any, other: Any) -> int:
+    """Voxels (over subsets) whose label differs though the plain side's two best are over 2e-5 apart."""
+    import numpy as np
+
+    second, best = np.partition(plain, -2, axis=1)[:, -2:].swapaxes(0, 1)
+    decided = best - second > 2 * CLOSE
+    return int(np.count_nonzero((plain.argmax(1) != other.argmax(1)) & decided))
+
+
+def report(options: argparse.Namespace, found: dict[str, dict[str, Any]], summary: dict[str, Any]) -> str:
+    """The lines for the terminal."""
+    extent = "×".join(map(str, options.extent))
+    lines = [
+        f"{options.method}, base width {options.width}, {found['fp32']['parameters']:,} values at inference; "
+        f"windows of {options.window}³ at stride {options.window // 2}: {found['fp32']['windows']} "
+        f"in {extent} voxels, {summary['windows_of_the_case']} in the whole case"
+    ]
+    for side, result in found.items():
+        entry = summary[side]
+        lines.append(
+            f"{side:6} {result['window_seconds']:8.2f} s/window {entry['case_seconds']:9.0f} s/case "
+            f"{result['gflop_per_window']:8.0f} GFLOP/window "
+            f"{result['gflop_per_window'] / result['window_seconds']:7.1f} GFLOP/s "
+            f"memory {result['peak_over_start_gb']:.2f} GB"
+        )
+    for side in found.keys() - {"plain"}:
+        entry = summary[side]
+        lines.append(
+            f"plain / {side}: {entry['speedup']:.2f} × (target: at least {TARGETS[side]:g} ×; by arithmetic "
+            f"alone {entry['arithmetic']:.2f} ×); probabilities differ by at most {entry['difference']:.1e}, "
+            f"{entry['other_labels']} labels outside ties"
+        )
+    if "bf16" not in found:
+        lines.append("bf16: not measured, this CPU has no bf16 instructions")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", nargs="?", type=Path, help="folder of BraTS cases; none: a phantom is drawn")
+    parser.add_argument("--method", default="acdis", help="a method of the registry")
+    parser.add_argument(
+        "--extent", type=int, nargs=3, default=[80, 80, 120], help="voxels of the case's middle"
+    )
+    parser.add_argument("--window", type=int, default=80, help="voxels a side; the stride is half of it")
+    parser.add_argument("--width", type=int, default=16, help="channels of the finest level")
+    parser.add_argument(
+        "--memory", type=float, default=0, help="GB that decoding may take; 0: decided by what is free"
+    )
+    parser.add_argument("--json", type=Path, help="write the results to this file too")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

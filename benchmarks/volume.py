@@ -1,0 +1,25 @@
+"""The case that a benchmark computes on: the first of a folder, or a phantom of BraTS' size. No benchmark itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from acdis.data import cases, phantom
+from acdis.errors import UserError
+
+
+def first_case(root: Path | None, scratch: Path) -> cases.Case:
+    """The first case under `root`, or a phantom of 240×240×155 voxels drawn below `scratch`.
+
+    Raises:
+        UserError: no case there, or one file for all modalities.
+    """
+    if root is None:
+        root = scratch / "phantom"
+        phantom.write(root, cases=1, seed=0, shape=(240, 240, 155), spacing=1.0)
+    found = cases.find(root).cases
+    if not found:
+        raise UserError(f"{root}: no BraTS case found; give a folder of cases, or nothing for a phantom")
+    if found[0].layout == "msd":
+        raise UserError(f"{root}: this benchmark reads one file per modality; give a BraTS folder")
+    return found[0]
