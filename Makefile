@@ -45,7 +45,7 @@ check: install  ## formatting, lint, types, and who may import whom
 	@$(BIN)/lint-imports
 
 bench: install  ## the benchmarks; each prints ratios
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $$(grep -l "__main__" benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the virtual environment and tools' caches; runs/ stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

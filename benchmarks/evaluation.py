@@ -5,8 +5,8 @@
 Both sides slide the same windows over the middle of the first case of ROOT (none: a phantom of BraTS' size),
 cut to `--extent` voxels, so that the plain side ends: the seconds of a whole case are those of a window times
 its windows. The plain side (`plain.py`, for ACDIS) is the usual code in fp32: torch's default memory format,
-one subset at a time, nothing shared. Other methods are compared with their own `encode` and `decode`, one subset
-after the other. Weights are those of a seed: time and rounding do not depend on what was learned.
+one subset at a time, nothing shared. Other methods are compared with their own `encode` and `decode`, one
+subset at a time. Weights are those of a seed: time and rounding do not depend on what was learned.
 
 Each side has a process of its own with the memory allocator of this platform's workers.
 """

@@ -60,14 +60,18 @@ def computes(side: str) -> bool:
     return side != "bf16" or cpu_has_bf16()
 
 
-def apart(side: str, words: Sequence[str]) -> dict[str, Any]:
-    """Run a script in a fresh process with the environment of this platform's workers; the JSON that it prints."""
+def environment() -> dict[str, str]:
+    """What a worker of this platform has: its threads' way of waiting, its memory allocator."""
     from acdis.cluster.session import WORKER_ENVIRONMENT
 
+    return os.environ | WORKER_ENVIRONMENT
+
+
+def apart(side: str, words: Sequence[str]) -> dict[str, Any]:
+    """The JSON that a script prints in a fresh process with the environment of this platform's workers."""
     print(f"measuring {side} …", file=sys.stderr, flush=True)
-    environment = os.environ | WORKER_ENVIRONMENT
     ended = subprocess.run(
-        [sys.executable, *words], stdout=subprocess.PIPE, text=True, check=False, env=environment
+        [sys.executable, *words], stdout=subprocess.PIPE, text=True, check=False, env=environment()
     )
     if ended.returncode:
         sys.exit(f"{side} ended with {ended.returncode} (killed for its memory?)")

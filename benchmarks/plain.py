@@ -1,8 +1,8 @@
 """ACDIS the plain way: the yardstick of speed, and the reference that fast paths are tested against.
 
-The weights of an `ACDIS`, and torch's own operations in the order in which the paper draws them: four encoders
-one after the other, modalities concatenated before D_Fuse, six separate decoder calls, local windows unfolded,
-float32 in torch's default memory format. No result is shared between subsets.
+The weights of an `ACDIS`, and torch's own operations in the order in which the paper draws them: four
+encoders one after the other, modalities concatenated before D_Fuse, six separate decoder calls, local windows
+unfolded, float32 in torch's default memory format. No result is shared between subsets.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def extract(method: Any, images: Tensor) -> tuple[list[Pyramid], list[Pyramid]]:
 
 
 def complete(method: Any, after: Sequence[Pyramid], available: Tensor) -> tuple[Pyramid, list[Any]]:
-    """f_comp of each level, `[B, 4C, …]`, and (modality, level, synthesised) of all that is missing anywhere."""
+    """f_comp of each level, `[B, 4C, …]`, and (modality, level, synthesised) of all that is missing."""
     levels, made = [], []
     for level in range(len(after[0])):
         given = [available[:, m, None, None, None, None] for m in range(COUNT)]

@@ -2,13 +2,13 @@
 
     python benchmarks/step.py [--crop 80] [--width 16] [--batch 1] [--steps 5] [--json FILE]
 
-A step is forward, backward and Adam with every block at work (an epoch past the start of synthesis) on samples
-that have FLAIR alone: three modalities are synthesised, so no other subset costs more. The sides: the plain way
-(`plain.py`: fp32, torch's default memory format, one encoder and one decoder call after the other), ours in fp32,
-the same with activation checkpointing, and ours in bf16 where the CPU has bf16 instructions. Each runs in a
-process of its own with the allocator of this platform's workers, one step to warm up and then `--steps` that
-count. Seconds are their median. The peak is the process's largest resident memory (Linux: VmHWM), interpreter
-and libraries included.
+A step is forward, backward and Adam with every block at work (an epoch past the start of synthesis) on
+samples that have FLAIR alone: three modalities are synthesised, so no other subset costs more. The sides: the
+plain way (`plain.py`: fp32, torch's default memory format, one encoder and one decoder call after the other),
+ours in fp32, with activation checkpointing, and in bf16 where the CPU has bf16 instructions. Each
+runs in a process of its own with the allocator of this platform's workers, one step to warm up and then
+`--steps` that count. Seconds are their median. The peak is the process's largest resident memory (Linux:
+VmHWM), interpreter and libraries included.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The case that a benchmark computes on: the first of a folder, or a phantom of BraTS' size. No benchmark itself."""
+"""The case that benchmarks compute on: the first of a folder, or a phantom of BraTS' size."""
 
 from __future__ import annotations
 

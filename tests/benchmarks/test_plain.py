@@ -1,4 +1,4 @@
-"""The yardstick `benchmarks/plain.py` computes what ACDIS computes: fast paths against torch's own operations."""
+"""The yardstick `benchmarks/plain.py` computes what ACDIS computes: fast paths against torch's operations."""
 
 import importlib
 import sys
