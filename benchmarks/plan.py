@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.runs:
             track(base, options.runs)
         words = [str(SPEC), "--experiment", str(file), "--seeds", seeds]
-        with contextlib.ExitStack() as held:
-            for cell in cells[:BUSY]:
-                held.enter_context(cell.alone())
+        with held(cells):
             found = {
                 verb: [run(base, verb, *words) for _ in range(options.repeats)] for verb in ("plan", "status")
             }
@@ -101,6 +99,15 @@ def fill(base: Path, experiment: Path, seeds: Sequence[int]) -> list[Any]:
             scores.parent.mkdir(parents=True, exist_ok=True)
             scores.write_bytes(b"r")
     return training + others
+
+
+@contextlib.contextmanager
+def held(cells: Sequence[Any]) -> Iterator[None]:
+    """The cells in training are locked, as their trainings would."""
+    with contextlib.ExitStack() as locks:
+        for cell in cells[:BUSY]:
+            locks.enter_context(cell.alone())
+        yield
 
 
 def _state(status: str) -> dict[str, Any]:

@@ -8,6 +8,12 @@ from acdis.data import cases, phantom
 from acdis.errors import UserError
 
 
+def small_case(scratch: Path) -> cases.Case:
+    """A phantom of 32³ voxels drawn below `scratch`."""
+    phantom.write(scratch / "phantom", cases=1, seed=0, shape=(32, 32, 32), spacing=5.0)
+    return cases.find(scratch / "phantom").cases[0]
+
+
 def first_case(root: Path | None, scratch: Path) -> cases.Case:
     """The first case under `root`, or a phantom of 240×240×155 voxels drawn below `scratch`.
 

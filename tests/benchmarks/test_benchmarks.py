@@ -16,7 +16,19 @@ import pytest
 from acdis.data import phantom
 from acdis.training.precision import cpu_has_bf16
 
-SCRIPTS = ("machine", "volume", "plain", "step", "crops", "overhead", "evaluation")
+SCRIPTS = (
+    "machine",
+    "volume",
+    "plain",
+    "step",
+    "crops",
+    "overhead",
+    "evaluation",
+    "feeding",
+    "ddp",
+    "plan",
+    "growth",
+)
 
 
 @pytest.fixture
@@ -181,3 +193,104 @@ def test_overhead_runs_both_ways(checkout: Path, tmp_path: Path) -> None:
     assert statistics.median([one["once_seconds"]]) == found["median"]["once_seconds"]
     assert "tracking under 50 ms" in text
     assert f"ray {version('ray')}" in text
+
+
+def test_feeding_measures_a_set_of_one_case_under_many_names(checkout: Path, tmp_path: Path) -> None:
+    phantom.write(tmp_path / "cases", cases=1, seed=0, shape=(128, 128, 128), spacing=1.5)
+    file = tmp_path / "feeding.json"
+    words = ("--cases=7", "--crop=24", "--step-ms=40", "--steps=5", f"--scratch={tmp_path}", f"--json={file}")
+    text = run(checkout, "feeding", str(tmp_path / "cases"), *words)
+    found = json.loads(file.read_text())
+    assert found["cases"] == 7
+    assert found["step_seconds"] >= 0.04
+    waited = found["step_seconds"] - 0.04
+    assert found["waiting"] == pytest.approx(waited / found["step_seconds"], abs=0.1)
+    assert found["rate"] == pytest.approx(found["crop_bytes_per_second"] / found["file_bytes_per_second"])
+    assert "7 cases opened" in text
+
+
+@pytest.mark.slow
+def test_ddp_measures_two_workers(checkout: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ddp.json"
+    text = run(checkout, "ddp", "--crop=16", "--width=4", "--steps=3", f"--json={file}")
+    found = json.loads(file.read_text())
+    median = {side: sorted(seconds)[1] for side, seconds in found["seconds"].items()}
+    assert found["efficiency"] == pytest.approx(median["alone"] / median["together"])
+    shares = found["machine_share"], found["exchange_share"]
+    assert sum(shares) == pytest.approx(1 - found["efficiency"])
+    assert "efficiency of two workers" in text
+
+
+def test_growth_is_the_exponent_of_a_power_law(load) -> None:
+    growth = load("growth")
+    rows = [(2, 8.0, 1.0), (4, 64.0, 8.0), (8, 512.0, 64.0)]
+    assert growth.exponent(rows) == pytest.approx(1.0)
+    assert growth.exponent([(1, 10.0, 3.0), (2, 1000.0, 30.0)]) == pytest.approx(0.5)
+    assert "8.00     8.00" in growth.table("crop", rows)
+
+
+@pytest.mark.slow
+def test_growth_measures_each_table(checkout: Path, tmp_path: Path) -> None:
+    file = tmp_path / "growth.json"
+    words = (
+        "--crops",
+        "16",
+        "20",
+        "--widths",
+        "4",
+        "6",
+        "--cases",
+        "3",
+        "6",
+        "--seeds",
+        "1",
+        "2",
+        "--steps=1",
+    )
+    text = run(checkout, "growth", *words, f"--json={file}")
+    rows = json.loads(file.read_text())["rows"]
+    assert [row[0] for row in rows["crop"]] == [16, 20]
+    assert [row[:2] for row in rows["width"]] == [[4, 16], [6, 36]]
+    assert [row[0] for row in rows["cases"]] == [3, 6]
+    assert [row[0] for row in rows["cells"]] == [289, 578]
+    assert all(row[2] > 0 for each in rows.values() for row in each)
+    assert text.count("to the power of") == 4
+
+
+@pytest.mark.slow
+def test_the_script_for_accelerators_runs_on_a_cpu(load, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "gpu.json"
+    sizes = [
+        "--crop=16",
+        "--width=4",
+        "--batch=2",
+        "--steps=2",
+        "--measured=2",
+        "--matrix=64",
+        "--windows=36",
+    ]
+    gpu = load("gpu")
+    gpu.main(["--device=cpu", "--parts", "step", "evaluation", *sizes, f"--json={file}"])
+    found = json.loads(file.read_text())["acdis"]
+    step, evaluation = found["step"], found["evaluation"]
+    assert step["hours"] == pytest.approx(statistics.median(step["seconds"]) * 500 * 110 / 3600)
+    assert step["tflops"] == pytest.approx(step["tflop"] / step["median_seconds"])
+    assert evaluation["case_seconds"] == pytest.approx(36 * evaluation["window_seconds"])
+    assert min(step["tflop"], evaluation["tflop_per_window"]) > 0
+    assert "h for the paper" in capsys.readouterr().out
+
+
+def test_what_fails_on_an_accelerator_is_said_and_the_rest_goes_on(load) -> None:
+    gpu = load("gpu")
+
+    def breaks() -> dict:
+        raise RuntimeError("no kernel image\nmore")
+
+    assert gpu._tried(breaks) == {"failed": "RuntimeError: no kernel image"}
+    found = {
+        "device": "X",
+        "ceiling_tflops": 1.0,
+        "size": {"crop": 80, "batch": 2, "width": 16},
+        "acdis": {"step": gpu._tried(breaks)},
+    }
+    assert "failed: RuntimeError: no kernel image" in gpu.report(["acdis"], found)
