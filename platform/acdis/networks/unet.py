@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -27,11 +27,15 @@ class Block(nn.Module):
     checkpointing = False
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        return self.run(self.compute, *inputs)
+
+    def run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """`part` of the block's work, for a caller that needs what lies between two parts."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # Nothing in these blocks is random, so the random state need not be kept.
-            result: Tensor = checkpoint(self.compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+            result: Tensor = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
             return result
-        return self.compute(*inputs)
+        return part(*inputs)
 
     def compute(self, *inputs: Tensor) -> Tensor:
         raise NotImplementedError
@@ -139,9 +143,17 @@ class DecoderLevel(Block):
 
     def compute(self, *inputs: Tensor) -> Tensor:
         x, skip = inputs
+        return self.join(self.lift(x, skip), skip)
+
+    def lift(self, x: Tensor, like: Tensor) -> Tensor:
+        """`x` at the size of `like`, with this level's channels."""
         # To the skip's size and not times two: a side of odd length was rounded up on the way down.
-        x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=True)
-        result: Tensor = self.settle(self.merge(torch.cat([self.rise(x), skip], dim=1)))
+        x = F.interpolate(x, size=like.shape[2:], mode="trilinear", align_corners=True)
+        lifted: Tensor = self.rise(x)
+        return lifted
+
+    def join(self, lifted: Tensor, skip: Tensor) -> Tensor:
+        result: Tensor = self.settle(self.merge(torch.cat([lifted, skip], dim=1)))
         return result
 
 
