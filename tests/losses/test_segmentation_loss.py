@@ -164,3 +164,34 @@ def test_shapes_must_agree():
     for loss in (segmentation.weighted_cross_entropy, segmentation.dice_loss):
         with pytest.raises(ValueError, match="shapes differ"):
             loss(p, p[:, :1])
+
+
+def test_terms_of_a_map_are_those_of_its_probabilities():
+    logits, labels = drawn()
+    target = segmentation.one_hot(labels)
+    p = segmentation.class_probabilities(logits)
+    powers = np.exp(logits.numpy())
+    np.testing.assert_allclose(p.numpy(), powers / powers.sum(1, keepdims=True), rtol=1e-12)
+    terms = segmentation.map_terms(p, target)
+    assert terms["wce"] == segmentation.weighted_cross_entropy(p, target)
+    assert terms["dice"] == segmentation.dice_loss(p, target)
+
+
+def test_probabilities_are_float32_at_least():
+    for given, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        assert segmentation.class_probabilities(torch.zeros(1, 4, 1, 1, 1, dtype=given)).dtype == expected
+
+
+def test_several_maps_are_summed_and_pooled_one_by_one_in_their_order():
+    drawings = [drawn(seed=seed) for seed in range(3)]
+    maps, target = [logits.softmax(1) for logits, _ in drawings], segmentation.one_hot(drawings[0][1])
+    pooled = []
+
+    def pool(sums):
+        pooled.append(sums)
+        return sums
+
+    terms = segmentation.summed_map_terms(maps, target, pool)
+    assert [float(sums[1, 0]) for sums in pooled] == [pytest.approx(float(p[:, 0].sum())) for p in maps]
+    for name, loss in (("wce", segmentation.weighted_cross_entropy), ("dice", segmentation.dice_loss)):
+        assert float(terms[name]) == pytest.approx(sum(float(loss(p, target)) for p in maps), rel=1e-12)

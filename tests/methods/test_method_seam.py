@@ -120,8 +120,12 @@ def test_nothing_leaks_from_what_is_unavailable(name, options, kind):
 
 @every_method
 def test_nothing_leaks_between_the_samples_of_a_batch(name, options):
-    """The second sample lacks other modalities than the first; each is what it is alone."""
-    method, batch = ready(name, options), make_batch()
+    """The second sample lacks other modalities than the first; each is what it is alone.
+
+    In float64: kernels for one sample round otherwise than those for two, and norms over a few voxels make
+    more of it in float32 than a tolerance that would still see a leak.
+    """
+    method, batch = ready(name, options).double(), make_batch(dtype=torch.float64)
     spoiled = torch.where(batch.available[:, :, None, None, None], batch.images, torch.nan)
     with torch.no_grad():
         together = method.decode(method.encode(spoiled), batch.available)

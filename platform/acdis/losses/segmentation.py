@@ -11,7 +11,7 @@ Why not MONAI's `DiceLoss` and `DiceCELoss`:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -78,6 +78,29 @@ def dice_loss(probabilities: Tensor, target: Tensor, pool: Callable[[Tensor], Te
     sums = torch.stack([(probabilities * target).sum(space), probabilities.sum(space), target.sum(space)])
     intersection, prediction, truth = pool(sums)
     return 1 - (2 * intersection / (prediction + truth + _DICE_EPSILON)).mean()
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes, `[B, 4, D, H, W]`, in float32 also under autocast (float64 stays)."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+
+
+def map_terms(
+    probabilities: Tensor, target: Tensor, pool: Callable[[Tensor], Tensor] = _unpooled
+) -> dict[str, Tensor]:
+    """L_WCE and L_Dice of one map (Eq. 11); probabilities and one-hot target `[B, 4, D, H, W]`."""
+    return {
+        "wce": weighted_cross_entropy(probabilities, target),
+        "dice": dice_loss(probabilities, target, pool),
+    }
+
+
+def summed_map_terms(
+    maps: Iterable[Tensor], target: Tensor, pool: Callable[[Tensor], Tensor] = _unpooled
+) -> dict[str, Tensor]:
+    """The sum over several maps (probabilities), each with Dice sums of its own, pooled in their order."""
+    each = [map_terms(probabilities, target, pool) for probabilities in maps]
+    return {name: torch.stack([terms[name] for terms in each]).sum() for name in each[0]}
 
 
 def straight_through(local: Tensor, total: Tensor, shares: int) -> Tensor:

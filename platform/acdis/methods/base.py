@@ -78,8 +78,10 @@ class Method(nn.Module):
         return torch.stack([self.decode(features, subset.expand(B, -1)) for subset in subsets])
 
     def batch_size(self, features: Any) -> int:
-        """B of what `encode` gave: by default a tensor or a sequence of tensors `[B, ...]`."""
-        return int((features if isinstance(features, Tensor) else features[0]).shape[0])
+        """B of what `encode` gave: by default a tensor `[B, ...]`, or (nested) sequences of such."""
+        while not isinstance(features, Tensor):
+            features = features[0]
+        return len(features)
 
     def forward(self, batch: Batch, epoch: int) -> Terms:
         """The loss, term by term and optimiser by optimiser; `epoch` counts from 0.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -30,11 +30,15 @@ class Block(nn.Module):
     checkpointing = False
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        return self.run(self.compute, *inputs)
+
+    def run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """`part` of the block's work, for a caller that needs what lies between two parts."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # Nothing in these blocks is random, so the random state need not be kept.
-            result: Tensor = checkpoint(self.compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+            result: Tensor = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
             return result
-        return self.compute(*inputs)
+        return part(*inputs)
 
     def compute(self, *inputs: Tensor) -> Tensor:
         raise NotImplementedError
@@ -205,9 +209,18 @@ class DecoderLevel(Block):
     def compute(self, *inputs: Tensor) -> Tensor:
         """The map from below and the sum of the skip's shares to this level's map."""
         x, shares = inputs
+        return self.join(self.lift(x, shares), shares)
+
+    def lift(self, x: Tensor, like: Tensor) -> Tensor:
+        """`x` at the size of `like`, with this level's channels."""
         # To the skip's size and not times two: a side of odd length was rounded up on the way down.
-        x = F.interpolate(x, size=shares.shape[2:], mode="trilinear", align_corners=True)
-        joined = self.merge.convolution.part(self.rise(x), 0).add_(shares)
+        x = F.interpolate(x, size=like.shape[2:], mode="trilinear", align_corners=True)
+        lifted: Tensor = self.rise(x)
+        return lifted
+
+    def join(self, lifted: Tensor, shares: Tensor) -> Tensor:
+        """What `lift` gave and the sum of the skip's shares to this level's map."""
+        joined = self.merge.convolution.part(lifted, 0).add_(shares)
         result: Tensor = self.settle(self.merge.finish(joined))
         return result
 

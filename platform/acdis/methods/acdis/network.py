@@ -15,16 +15,15 @@ from acdis.methods.acdis import VERSION, objective
 from acdis.methods.acdis.objective import Synthesised
 from acdis.methods.acdis.options import Options as ACDISOptions
 from acdis.methods.base import MAIN, Batch, Method, Terms
+from acdis.networks import modalities
 from acdis.networks.afeb import AFEB, ConvAFEB
 from acdis.networks.discriminator import PatchDiscriminator
 from acdis.networks.mfsb import MFSB, ConvMFSB
+from acdis.networks.modalities import Levels
 from acdis.networks.unet import Conv3d, Decoder, Encoder, FusionDecoder, initialise
 from acdis.vocabulary import CLASSES, MODALITIES
 
 log = logging.getLogger(__name__)
-
-Features = tuple[tuple[Tensor, ...], ...]
-"""Per level, fine to coarse, a map `[B, C, D, H, W]` of each modality."""
 
 
 class Encoded(NamedTuple):
@@ -36,8 +35,8 @@ class Encoded(NamedTuple):
             used by every subset that has the modality.
     """
 
-    maps: Features
-    shares: Features
+    maps: Levels
+    shares: Levels
 
 
 DISCRIMINATOR = "discriminator"
@@ -81,14 +80,16 @@ class ACDIS(Method):
 
     def encode(self, images: Tensor, origin: Tensor | None = None) -> Encoded:
         """`[B, 4, D, H, W]` to f_m of every modality, available or not: no modality sees another here."""
-        maps = self._enhance(self._extract(images.contiguous(memory_format=torch.channels_last_3d)))
+        maps = self._enhance(
+            modalities.extract(self.encoders, images.contiguous(memory_format=torch.channels_last_3d))
+        )
         share = self.fusion_decoder.share
         shares = [[share(i, f, m * f.shape[1]) for m, f in enumerate(level)] for i, level in enumerate(maps)]
         return Encoded(maps, tuple(map(tuple, shares)))
 
     def decode(self, features: Encoded, available: Tensor) -> Tensor:
         """Logits [B, 4, D, H, W]; what `available` (bool [B, 4]) lacks is synthesised, or zero."""
-        known = _known(features.maps, available)
+        known = modalities.known(features.maps, available)
         made = self._synthesise(known, _rows(~available)) if bool(self.synthesising) else []
         return self._fuse(_complete(known, made, available))
 
@@ -116,17 +117,14 @@ class ACDIS(Method):
             total = total + self.fusion_decoder.share(level, made, m * made.shape[1])
         return total
 
-    def batch_size(self, features: Encoded) -> int:
-        return len(features.maps[0][0])
-
     def forward(self, batch: Batch, epoch: int) -> Terms:
         """Eq. 12 term by term, see `Method.forward`. Terms of blocks that wait for their epoch are absent."""
         waiting = epoch < self.options.synthesis_start
         self.synthesising.fill_(not waiting)
-        before = self._extract(batch.images)
+        before = modalities.extract(self.encoders, batch.images)
         features = self._enhance(before)
         auxiliary = self.auxiliary_encoder(batch.images)
-        known = _known(features, batch.available)
+        known = modalities.known(features, batch.available)
         made = [] if waiting else self._synthesise(known, self._judged(batch.available))
 
         held = waiting and self.options.hold_fused_map
@@ -164,35 +162,30 @@ class ACDIS(Method):
         """{"afeb level 1": {"block": …, "stand_in": …}, …}: parameters of a block and of what replaces it."""
         return stand_in_report(self.options)
 
-    def _extract(self, images: Tensor) -> list[list[Tensor]]:
-        """A pyramid per modality, before AFEB."""
-        return [encoder(images[:, m : m + 1]) for m, encoder in enumerate(self.encoders)]
-
-    def _enhance(self, before: Sequence[Sequence[Tensor]]) -> Features:
+    def _enhance(self, before: Sequence[Sequence[Tensor]]) -> Levels:
         """AFEB on every modality and level."""
         after = [
             [block(f) for block, f in zip(cast(nn.ModuleList, blocks), pyramid, strict=True)]
             for blocks, pyramid in zip(self.enhancers, before, strict=True)
         ]
-        return tuple(zip(*after, strict=True))
+        return modalities.by_level(after)
 
     def _judged(self, available: Tensor) -> list[Tensor]:
         """Per modality the samples that MFSB runs on in training."""
         everywhere = self.options.synthesis_over == "all" and bool(self.options.synthesis)
         return _rows(torch.ones_like(available) if everywhere else ~available)
 
-    def _synthesise(self, known: Features, rows: Sequence[Tensor]) -> list[list[Synthesised]]:
+    def _synthesise(self, known: Levels, rows: Sequence[Tensor]) -> list[list[Synthesised]]:
         """Eq. 5-9 per level, for each modality that some sample is to be given."""
         made = []
-        for level, features in enumerate(known):
-            stacked = torch.cat(features, dim=1)
+        for level, stacked in enumerate(modalities.joined(known)):
             wanted = [m for m in range(len(rows)) if len(rows[m])]
             inputs = {m: stacked if len(rows[m]) == len(stacked) else stacked[rows[m]] for m in wanted}
             made.append([Synthesised(m, rows[m], self.synthesisers[m][level](inputs[m])) for m in wanted])  # type: ignore[index]
         return made
 
-    def _fuse(self, complete: Features) -> Tensor:
-        logits: Tensor = self.fusion_decoder([torch.cat(level, dim=1) for level in complete])
+    def _fuse(self, complete: Levels) -> Tensor:
+        logits: Tensor = self.fusion_decoder(modalities.joined(complete))
         return logits
 
     def _fuse_auxiliary(self, auxiliary: Sequence[Tensor]) -> Tensor:
@@ -219,7 +212,7 @@ class ACDIS(Method):
             terms |= _prefixed("seg/fuse", objective.segmentation_terms(fused, target, batch.pool))
         whole = self._fuse_auxiliary(auxiliary)
         terms |= _prefixed("seg/aux", objective.segmentation_terms(whole, target, batch.pool))
-        maps = self.auxiliary_decoder([torch.cat(level, dim=0) for level in zip(*before, strict=True)])
+        maps = self.auxiliary_decoder(modalities.in_turn(before))
         each = maps.chunk(len(MODALITIES))
         return terms | _prefixed("seg/mono", objective.mono_terms(each, target, batch.pool))
 
@@ -290,29 +283,13 @@ def _count(module: nn.Module | None) -> int:
     return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
 
 
-def _known(features: Features, available: Tensor) -> Features:
-    """Zeros for what is not available; selected, not multiplied: 0 × NaN is NaN."""
-    return tuple(
-        tuple(
-            _where(available[:, m], f, torch.zeros((), dtype=f.dtype, device=f.device))
-            for m, f in enumerate(level)
-        )
-        for level in features
-    )
-
-
-def _where(chosen: Tensor, f: Tensor, other: Tensor) -> Tensor:
-    """Samples of f where `chosen`, bool [B], else of `other`."""
-    return torch.where(chosen[:, None, None, None, None], f, other)
-
-
 def _rows(mask: Tensor) -> list[Tensor]:
     """Per column of bool [B, 4] the samples for which it is true, long [n]."""
     # Found on the CPU: one wait for an accelerator instead of one per modality.
     return [column.nonzero().squeeze(1).to(mask.device) for column in mask.cpu().unbind(dim=1)]
 
 
-def _complete(known: Features, made: Sequence[Sequence[Synthesised]], available: Tensor) -> Features:
+def _complete(known: Levels, made: Sequence[Sequence[Synthesised]], available: Tensor) -> Levels:
     """f_comp: real features where there are any, else synthesised ones."""
     if not made:
         return known
@@ -324,7 +301,7 @@ def _filled(known: Sequence[Tensor], made: Sequence[Synthesised], available: Ten
     for modality, rows, features in made:
         real = parts[modality]
         filled = real.index_copy(0, rows, features.to(real.dtype))
-        parts[modality] = _where(available[:, modality], real, filled)
+        parts[modality] = modalities.where(available[:, modality], real, filled)
     return tuple(parts)
 
 

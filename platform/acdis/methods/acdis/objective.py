@@ -40,17 +40,14 @@ class Pair(NamedTuple):
 
 def segmentation_terms(logits: Tensor, target: Tensor, pool: Pool) -> Named:
     """L_WCE and L_Dice of one map (Eq. 11): logits and one-hot target `[B, 4, D, H, W]`."""
-    probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
-    return {
-        "wce": segmentation.weighted_cross_entropy(probabilities, target),
-        "dice": segmentation.dice_loss(probabilities, target, pool),
-    }
+    return segmentation.map_terms(segmentation.class_probabilities(logits), target, pool)
 
 
 def mono_terms(maps: Sequence[Tensor], target: Tensor, pool: Pool) -> Named:
     """The sum over D_Aux's four maps: each is a map of Eq. 11's sum, with Dice sums of its own."""
-    each = [segmentation_terms(logits, target, pool) for logits in maps]
-    return {name: total([terms[name] for terms in each]) for name in each[0]}
+    return segmentation.summed_map_terms(
+        (segmentation.class_probabilities(logits) for logits in maps), target, pool
+    )
 
 
 def consistency_terms(
@@ -157,7 +154,3 @@ def over_samples(values: Sequence[tuple[Tensor, Tensor]], nothing: Tensor) -> Te
 
 def mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean()
-
-
-def total(values: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(values)).sum()

@@ -1,0 +1,59 @@
+"""RFNet: Region-aware Fusion Network (Ding et al., ICCV 2021). Options here, torch only behind `model()`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, PositiveFloat
+
+from acdis.methods.options import MethodOptions
+
+if TYPE_CHECKING:
+    from acdis.methods.base import Method
+
+VERSION = 1
+
+
+class Options(MethodOptions):
+    """What only RFNet knows; every option has an effect beside every other."""
+
+    base_width: int = Field(
+        16,
+        ge=4,
+        multiple_of=4,
+        description="channels of the finest level, doubled at each below (RFNet: 16/32/64/128); its blocks "
+        "take halves and quarters of it",
+    )
+    levels: int = Field(4, ge=2, le=6, description="levels of encoders and decoders (RFNet: 4)")
+    padding: Literal["zeros", "reflect"] = Field(
+        "reflect", description="of 3×3×3 convolutions (RFNet: by reflection); zeros are faster"
+    )
+    fusion_start: int = Field(
+        20,
+        ge=0,
+        description="epochs before the loss on the fused map takes part (RFNet's region_fusion_start_epoch: "
+        "20). Until then the last layers are as initialised and predictions are noise: a shorter training "
+        "needs a lower number",
+    )
+    mono_weight: PositiveFloat = Field(
+        1.0,
+        description="of the mono decoder's losses in the sum: our choice, a plain sum, as in the ACDIS "
+        "paper's Eq. 12; GSS, which trains the same network, has 0.7",
+    )
+    region_weight: PositiveFloat = Field(
+        1.0,
+        description="of the region maps' losses in the sum: our choice, a plain sum; GSS, which trains the "
+        "same network, also has 1",
+    )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels per level, fine to coarse."""
+        return tuple(self.base_width * 2**level for level in range(self.levels))
+
+
+def model() -> type[Method]:
+    """The network's class; imports torch."""
+    from acdis.methods._rfnet_network import RFNet
+
+    return RFNet
