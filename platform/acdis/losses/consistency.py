@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,6 +30,8 @@ from acdis.errors import UserError
 from acdis.losses import Reduction, full_precision, precision, reduce_samples, same_shape
 
 EPSILON = 1e-6
+#: A window with a smaller σ may be flat; whether it is, its features say.
+_SUSPECT = 1e-5
 #: Voxels times channels worked on at a time: on a CPU what fits its caches, elsewhere what bounds the memory.
 _PIECE_ON_CPU = 2**19
 _PIECE = 2**25
@@ -80,10 +82,31 @@ def window_losses(
     Raises:
         UserError: window or stride too small, or the features so small that no window holds two voxels.
     """
-    same_shape(f_m, f_aux)
+    return window_losses_of([f_m], f_aux, window, stride, names, reduction)[0]
+
+
+def window_losses_of(
+    f_ms: Sequence[Tensor],
+    f_aux: Tensor,
+    window: int = 5,
+    stride: int | None = None,
+    names: Collection[str] = ("var", "covar"),
+    reduction: Reduction = "mean",
+) -> list[dict[str, Tensor]]:
+    """`window_losses` of several modalities against one f_Aux, whose statistics are taken once."""
+    for f_m in f_ms:
+        same_shape(f_m, f_aux)
     if unknown := set(names) - {"var", "covar"}:
         raise ValueError(f"unknown window losses {sorted(unknown)}: 'var' and 'covar' exist")
-    sigma_m, sigma_aux, covariance = _Statistics.apply(f_m, f_aux.detach(), window, stride)
+    sigma_aux, *found = _Statistics.apply(f_aux.detach(), window, stride, *f_ms)
+    half = len(f_ms)
+    pairs = zip(found[:half], found[half:], strict=True)
+    return [_losses(sigma_m, sigma_aux, covariance, names, reduction) for sigma_m, covariance in pairs]
+
+
+def _losses(
+    sigma_m: Tensor, sigma_aux: Tensor, covariance: Tensor, names: Collection[str], reduction: Reduction
+) -> dict[str, Tensor]:
     losses = {"flat": reduce_samples(((sigma_m == 0) | (sigma_aux == 0)).to(sigma_m), reduction)}
     if "var" in names:
         losses["var"] = reduce_samples(_contrast(sigma_m, sigma_aux), reduction)
@@ -100,8 +123,8 @@ def flat_share(
     Arguments and errors as in `window_losses`.
     """
     with torch.no_grad():
-        values = (_sigmoid(block, f, precision(f)) for block in _blocks(f, window, stride))
-        sigma = torch.cat([_sigma(_deviations(value)) for value in values], -1)
+        parts = [_spread(block, f, precision(f))[1] for block in _blocks(f, window, stride)]
+        sigma = torch.cat(parts, dim=1)
     return reduce_samples((sigma == 0).to(sigma), reduction)
 
 
@@ -141,82 +164,112 @@ def _structure(product: Tensor, covariance: Tensor) -> Tensor:
 
 
 class _Statistics(torch.autograd.Function):
-    """Features before the sigmoid -> (σ_m, σ_aux, covariance), each [B, C, windows]; a gradient to f_m only.
+    """f_Aux and some f_m before the sigmoid -> σ_aux, each σ_m, each covariance, all [B, windows, C].
+
+    Gradients flow to the f_m only.
 
     Written by hand because autograd would keep several float32 copies of the features, per modality and
     level, for the backward pass. This keeps the inputs alone and works the deviations out again.
     """
 
     @staticmethod
-    def forward(ctx: Any, f_m: Tensor, f_aux: Tensor, window: int, stride: int | None) -> tuple[Tensor, ...]:
-        dtype = precision(f_m, f_aux)
+    def forward(
+        ctx: Any, f_aux: Tensor, window: int, stride: int | None, *f_ms: Tensor
+    ) -> tuple[Tensor, ...]:
+        dtype = precision(f_aux, *f_ms)
         found = []
-        for block in _blocks(f_m, window, stride):
-            m, aux = (_deviations(_sigmoid(block, f, dtype)) for f in (f_m, f_aux))
-            found.append((_sigma(m), _sigma(aux), m.mul_(aux).sum(-1) / (block.voxels - 1)))
-        sigma_m, sigma_aux, covariance = (torch.cat(values, -1) for values in zip(*found, strict=True))
-        ctx.save_for_backward(f_m, f_aux, sigma_m)
+        for block in _blocks(f_aux, window, stride):
+            aux, sigma_aux = _spread(block, f_aux, dtype)
+            spreads = [_spread(block, f_m, dtype) for f_m in f_ms]
+            each = [_covariance(block, m, sigma_m, aux, sigma_aux) for m, sigma_m in spreads]
+            found.append((sigma_aux, *(sigma_m for _, sigma_m in spreads), *each))
+        sigma_aux, *others = (torch.cat(values, dim=1) for values in zip(*found, strict=True))
+        ctx.save_for_backward(f_aux, *f_ms, *others[: len(f_ms)])
         ctx.windows = window, stride
         ctx.mark_non_differentiable(sigma_aux)
         ctx.set_materialize_grads(False)
-        return sigma_m, sigma_aux, covariance
+        return sigma_aux, *others
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, d_sigma: Tensor | None, _: None, d_covariance: Tensor | None
-    ) -> tuple[Tensor, None, None, None]:
-        f_m, f_aux, sigma = ctx.saved_tensors
+    def backward(ctx: Any, _: None, *above: Tensor | None) -> tuple[Tensor | None, ...]:
+        f_aux, *saved = ctx.saved_tensors
+        count = len(saved) // 2
+        f_ms, sigmas, d_covariances = saved[:count], saved[count:], above[count:]
         # dσ/dx_i = (x_i - mean) / ((n - 1) σ), with 0 in place of 1/σ on flat windows; NaN stays NaN.
-        per_sigma = None if d_sigma is None else torch.where(sigma == 0, 0, d_sigma / sigma)
-        gradient = torch.zeros_like(f_m, dtype=sigma.dtype)
+        per_sigma = [
+            None if d_sigma is None else torch.where(sigma == 0, 0, d_sigma / sigma)
+            for d_sigma, sigma in zip(above[:count], sigmas, strict=True)
+        ]
+        gradients = [torch.zeros_like(f_m, dtype=sigmas[0].dtype) for f_m in f_ms]
         done = 0
-        for block in _blocks(f_m, *ctx.windows):
+        for block in _blocks(f_aux, *ctx.windows):
             here = slice(done, done := done + block.windows)
-            weights = [None if part is None else part[..., here, None] for part in (per_sigma, d_covariance)]
-            view = block.of(gradient)
-            view.add_(_gradient(block, f_m, f_aux, *weights).view(view.shape))
-        return gradient.to(f_m.dtype), None, None, None
+            aux = _deviations(_sigmoid(block, f_aux, sigmas[0].dtype))
+            for f_m, gradient, *parts in zip(f_ms, gradients, per_sigma, d_covariances, strict=True):
+                weights = [None if part is None else part[:, here, None] for part in parts]
+                view = block.of(gradient)
+                view.add_(_gradient(block, f_m, aux, *weights).view(view.shape))
+        return (
+            None,
+            None,
+            None,
+            *(gradient.to(f_m.dtype) for gradient, f_m in zip(gradients, f_ms, strict=True)),
+        )
 
 
 def _gradient(
-    block: _Block, f_m: Tensor, f_aux: Tensor, d_sigma: Tensor | None, d_cov: Tensor | None
+    block: _Block, f_m: Tensor, aux: Tensor, d_sigma: Tensor | None, d_cov: Tensor | None
 ) -> Tensor:
-    """Gradient to f_m, [B, C, windows, n], from that to σ_m (divided by σ_m) and that to the covariance."""
-    dtype = precision(f_m, f_aux)
-    values = _sigmoid(block, f_m, dtype)
+    """Gradient to f_m, [B, windows, n, C], from that to σ_m (divided by σ_m) and that to the covariance.
+
+    `aux` are the deviations of f_Aux.
+    """
+    values = _sigmoid(block, f_m, aux.dtype)
     slope = (1 - values).mul_(values).div_(block.voxels - 1)
     total = torch.zeros_like(values) if d_sigma is None else _deviations(values).mul_(d_sigma)
     if d_cov is not None:  # dcov/dx_i = (y_i - mean of y) / (n - 1)
-        total.addcmul_(_deviations(_sigmoid(block, f_aux, dtype)), d_cov)
+        total.addcmul_(aux, d_cov)
     return total.mul_(slope)
 
 
-def _sigmoid(block: _Block, f: Tensor, dtype: torch.dtype) -> Tensor:
-    """The windows' sigmoid features, a new tensor [B, C, windows, n].
+def _spread(block: _Block, f: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Deviations of the sigmoid features, [B, windows, n, C], and their unbiased σ, [B, windows, C]."""
+    deviations = _deviations(_sigmoid(block, f, dtype))
+    sigma = deviations.square().sum(2).div_(block.voxels - 1).sqrt_()
+    return deviations, _exactly_flat(block, f, sigma)
 
-    The CPU's vector and scalar code for the sigmoid differ in the last bit, so that equal features would not
-    always stay equal: those that equal their window's first take its value.
-    """
-    windows = block.of(f).to(dtype, memory_format=torch.contiguous_format, copy=True)
-    features = windows.flatten(2, 4).flatten(3)
-    equal = features == features[..., :1]
-    values = features.sigmoid_()
-    return torch.where(equal, values[..., :1], values)
+
+def _exactly_flat(block: _Block, f: Tensor, sigma: Tensor) -> Tensor:
+    """σ with 0 where a window's features are all equal, which rounding alone would leave at some 1e-8."""
+    suspects = (sigma < _SUSPECT).nonzero(as_tuple=True)
+    if len(suspects[0]):
+        b, w, c = suspects
+        features = _windows(block, f)[b, w, :, c]
+        flat = (features == features[:, :1]).all(dim=1)
+        sigma[b[flat], w[flat], c[flat]] = 0
+    return sigma
+
+
+def _covariance(block: _Block, m: Tensor, sigma_m: Tensor, aux: Tensor, sigma_aux: Tensor) -> Tensor:
+    """[B, windows, C] from the deviations of both, of which `m` is spent; 0 where one of them is flat."""
+    covariance = m.mul_(aux).sum(2).div_(block.voxels - 1)
+    return covariance.masked_fill_((sigma_m == 0) | (sigma_aux == 0), 0)
+
+
+def _sigmoid(block: _Block, f: Tensor, dtype: torch.dtype) -> Tensor:
+    """The windows' sigmoid features, a new tensor [B, windows, n, C]."""
+    return _windows(block, f).to(dtype, copy=f.dtype == dtype).sigmoid_()
+
+
+def _windows(block: _Block, f: Tensor) -> Tensor:
+    """[B, windows, n, C]; a copy wherever windows do not lie in memory one after the other."""
+    return block.of(f).flatten(1, 3).flatten(2, 4)
 
 
 def _deviations(values: Tensor) -> Tensor:
-    """Values minus their mean over the last axis, in place.
-
-    The first value is taken off before: equal values then leave exact zeros, whatever the mean's rounding.
-    """
-    values.sub_(values[..., :1].clone())
-    return values.sub_(values.mean(-1, keepdim=True))
-
-
-def _sigma(deviations: Tensor) -> Tensor:
-    """Unbiased standard deviation over the last axis."""
-    return torch.linalg.vector_norm(deviations, dim=-1) / math.sqrt(deviations.shape[-1] - 1)
+    """Values minus their mean over the window, in place."""
+    return values.sub_(values.mean(2, keepdim=True))
 
 
 class _Run(NamedTuple):
@@ -244,10 +297,11 @@ class _Block(NamedTuple):
         return math.prod(run.size for run in self)
 
     def of(self, f: Tensor) -> Tensor:
-        """View [B, C, nD, nH, nW, sD, sH, sW] of a tensor [B, C, D, H, W]."""
-        for axis, (start, number, size, step) in enumerate(self, 2):
+        """View [B, nD, nH, nW, sD, sH, sW, C] of a tensor [B, C, D, H, W]: channels last, as features lie."""
+        f = f.permute(0, 2, 3, 4, 1)
+        for axis, (start, number, size, step) in enumerate(self, 1):
             f = f.narrow(axis, start, (number - 1) * step + size).unfold(axis, size, step)
-        return f
+        return f.movedim(4, 7)
 
 
 def _blocks(f: Tensor, window: int, stride: int | None) -> tuple[_Block, ...]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Options", "model"]
 
-VERSION = 2
+VERSION = 3
 
 
 def model() -> type[Method]:

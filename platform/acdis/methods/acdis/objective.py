@@ -64,8 +64,8 @@ def consistency_terms(
     flat: Named = {}
     for level in options.judged_levels:
         shares: list[Tensor] = []
-        for f_m in features[level]:
-            for name, value in distances(f_m, auxiliary[level], options.consistency, options, "mean").items():
+        for found in distances(features[level], auxiliary[level], options.consistency, options, "mean"):
+            for name, value in found.items():
                 (shares if name == "flat" else collected[name]).append(value)
         if shares:
             flat[f"flat_windows/level_{level + 1}"] = mean(shares)
@@ -73,17 +73,20 @@ def consistency_terms(
 
 
 def distances(
-    f_m: Tensor, target: Tensor, names: Sequence[str], options: Options, reduction: Reduction
-) -> Named:
-    """Consistency losses by name; with a window loss among them also "flat", the share of flat windows."""
-    result: Named = {}
+    f_ms: Sequence[Tensor], target: Tensor, names: Sequence[str], options: Options, reduction: Reduction
+) -> list[Named]:
+    """Per f_m the consistency losses by name; with a window loss also "flat", the share of flat windows."""
+    results: list[Named] = [{} for _ in f_ms]
     if windowed := [name for name in names if name in WINDOWED]:
-        result |= consistency.window_losses(f_m, target, options.window, options.stride, windowed, reduction)
-    if "mse" in names:
-        result["mse"] = consistency.mse_loss(f_m, target, reduction)
-    if "kl" in names:
-        result["kl"] = consistency.kl_loss(f_m, target, reduction)
-    return result
+        results = consistency.window_losses_of(
+            f_ms, target, options.window, options.stride, windowed, reduction
+        )
+    for f_m, result in zip(f_ms, results, strict=True):
+        if "mse" in names:
+            result["mse"] = consistency.mse_loss(f_m, target, reduction)
+        if "kl" in names:
+            result["kl"] = consistency.kl_loss(f_m, target, reduction)
+    return results
 
 
 def pairs(made: Sequence[Sequence[Synthesised]], features: Sequence[Sequence[Tensor]]) -> list[list[Pair]]:
@@ -112,7 +115,7 @@ def synthesis_terms(levels: Sequence[Sequence[Pair]], nothing: Tensor, options: 
 def _measure(pair: Pair, names: Sequence[str], options: Options) -> Named:
     """[n] per loss."""
     windowed = [name for name in names if name in WINDOWED]
-    result = distances(pair.made, pair.real, windowed, options, "sample")
+    (result,) = distances([pair.made], pair.real, windowed, options, "sample")
     if "mse" in names:  # of the features themselves, not of their sigmoid as in Table 2
         result["mse"] = synthesis.mse(pair.made, pair.real, "sample")
     return result
