@@ -21,8 +21,6 @@ VOXEL = 100  # bytes
 class Toy(nn.Module):
     """A tiny method: features per modality, missing ones dropped in `decode_subsets`; counts its calls."""
 
-    bytes_per_voxel = VOXEL
-
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -32,6 +30,9 @@ class Toy(nn.Module):
         self.encoded: list[tuple[int, ...]] = []
         self.decoded: list[int] = []
         self.dtypes: set[torch.dtype] = set()
+
+    def bytes_per_voxel(self, subsets: int) -> int:
+        return VOXEL * subsets
 
     def encode(self, images: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
         assert origin is not None
@@ -53,7 +54,8 @@ class Toy(nn.Module):
 class Position(nn.Module):
     """Logits that are the window's origin: shows where each window was said to lie."""
 
-    bytes_per_voxel = VOXEL
+    def bytes_per_voxel(self, subsets: int) -> int:
+        return VOXEL * subsets
 
     def encode(self, images: torch.Tensor, origin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return images, origin

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.profiler import ProfilerActivity, profile
 
 from acdis import methods
 from acdis.errors import UserError
@@ -158,6 +159,18 @@ def test_decode_subsets_equals_decoding_one_by_one(name, options):
         together = method.decode_subsets(features, MASKS)
         one_by_one = torch.stack([method.decode(features, mask.expand(2, -1)) for mask in MASKS])
     torch.testing.assert_close(together.softmax(2), one_by_one.softmax(2), rtol=0, atol=1e-5)
+
+
+@every_method
+@pytest.mark.parametrize("count", [1, 4, 15])
+def test_a_window_takes_no_more_memory_than_is_said(name, options, count):
+    method, images = ready(name, options).to(memory_format=torch.channels_last_3d), make_batch().images[:1]
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        method.decode_subsets(method.encode(images), MASKS[-count:])
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])
+    # Some kilobytes do not grow with the window.
+    assert held.max() <= SIDE**3 * method.bytes_per_voxel(count) + 300_000
 
 
 @every_method

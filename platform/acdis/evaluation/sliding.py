@@ -85,8 +85,8 @@ def predict(
         subsets: bool [S, 4], which modalities are given; none: the 15 of the paper, in their order.
         device: where the windows are computed.
         autocast: bfloat16 or float16; none: as the weights are. Softmax and mean are always float32.
-        memory: bytes that decoding may take, beside the weights and the features of one window; none: a
-            quarter of what is free. Less memory decodes fewer subsets at a time.
+        memory: bytes that a round of windows may take, beside the weights and the result; none: a quarter of
+            what is free. With less, fewer windows are computed together, or fewer subsets of one at a time.
         progress: called with (windows done, windows in all).
 
     Returns:
@@ -126,12 +126,14 @@ class Share(NamedTuple):
 
 
 def _share(method: Method, subsets: int, voxels: int, device: torch.device, memory: int | None) -> Share:
-    """As many maps (windows × subsets) as fit: all subsets of several windows, or some of one window."""
+    """What fits: all subsets of several windows, or as many as possible of one window, at least one."""
     bound = _free(device) // 4 if memory is None else memory
-    fitting = bound // (voxels * method.bytes_per_voxel)
-    if device.type == "cpu":  # beyond what the caches hold, more at a time is no faster
-        fitting = min(fitting, max(1, _VOXELS_ON_CPU // voxels))
-    return Share(max(1, fitting // subsets), min(max(1, fitting), subsets))
+    # On a CPU more at a time than its caches hold is no faster.
+    maps = max(1, _VOXELS_ON_CPU // voxels) if device.type == "cpu" else 2**20
+    most = min(subsets, maps)
+    fitting = next((n for n in range(most, 1, -1) if voxels * method.bytes_per_voxel(n) <= bound), 1)
+    together = bound // (voxels * method.bytes_per_voxel(subsets)) if fitting == subsets else 1
+    return Share(max(1, min(together, maps // subsets)), fitting)
 
 
 def _free(device: torch.device) -> int:

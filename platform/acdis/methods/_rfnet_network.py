@@ -50,6 +50,10 @@ class RFNet(Method):
         assert logits is not None  # only a held map is absent
         return logits
 
+    def bytes_per_voxel(self, subsets: int) -> int:
+        # Regions times features at the finest level, for one subset at a time; logits of each.
+        return 4 * (30 * self.options.base_width + 400) + 20 * subsets
+
     def forward(self, batch: Batch, epoch: int) -> Terms:
         """Three groups of terms, see `Method.forward`; that of the fused map is absent before its epoch.
 

@@ -51,14 +51,12 @@ class Method(nn.Module):
         Options: what only this method knows.
         version: raised when a change of the code changes the weights that a training gives.
         training_only: names of the children that inference does without.
-        bytes_per_voxel: what decoding one subset takes at most, per voxel of the window, in fp32.
         diagnostics: numbers worth logging that are no losses; each forward overwrites them.
     """
 
     Options: ClassVar[type[MethodOptions]]
     version: ClassVar[int]
     training_only: ClassVar[tuple[str, ...]] = ()
-    bytes_per_voxel: int = 1024
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +74,10 @@ class Method(nn.Module):
         """Logits `[S, B, 4 classes, D, H, W]` for subsets, bool `[S, 4]`, each given to the whole batch."""
         B = self.batch_size(features)
         return torch.stack([self.decode(features, subset.expand(B, -1)) for subset in subsets])
+
+    def bytes_per_voxel(self, subsets: int) -> int:
+        """What a window takes at most per voxel, fp32: `encode`, its result, `decode_subsets` of so many."""
+        return 4096 + 20 * subsets
 
     def batch_size(self, features: Any) -> int:
         """B of what `encode` gave: by default a tensor `[B, ...]`, or (nested) sequences of such."""

@@ -57,8 +57,6 @@ class ACDIS(Method):
     def __init__(self, options: ACDISOptions) -> None:
         super().__init__()
         self.options = options
-        # On the finest level: the map from below enlarged (2C), risen, joined, settled; shares; MFSB's 4C.
-        self.bytes_per_voxel = 4 * (8 * options.base_width + 16)
         widths, padding, count = options.widths, options.padding, len(MODALITIES)
         self.encoders = nn.ModuleList(Encoder(1, widths, padding) for _ in MODALITIES)
         self.enhancers = nn.ModuleList(
@@ -116,6 +114,11 @@ class ACDIS(Method):
             made = self.synthesisers[m][level](known)  # type: ignore[index]
             total = total + self.fusion_decoder.share(level, made, m * made.shape[1])
         return total
+
+    def bytes_per_voxel(self, subsets: int) -> int:
+        # Maps and shares of four modalities and what makes them; per subset the finest level's map from below
+        # enlarged (2C), risen, joined, settled, its shares, and padded copies where padding reflects.
+        return 4 * self.options.base_width * (20 + 10 * subsets)
 
     def forward(self, batch: Batch, epoch: int) -> Terms:
         """Eq. 12 term by term, see `Method.forward`. Terms of blocks that wait for their epoch are absent."""
