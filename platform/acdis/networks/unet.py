@@ -89,10 +89,19 @@ class Conv3d(nn.Conv3d):
         if self.kernel_size == self.stride == (1, 1, 1) and x.is_contiguous(memory_format=LAST):
             return pointwise(x, weight.flatten(1), bias)
         if self._misjudged(x):
-            shape = self.padding, self.stride, self.dilation
-            direct: Tensor = torch.ops.aten.mkldnn_convolution(x, weight, bias, *shape, self.groups)
-            return direct
+            return self._directly(x, weight, bias)
         return self._conv_forward(x, weight, bias)
+
+    def _directly(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """oneDNN without torch's choice of a way."""
+        padding: tuple[int, ...] = tuple(int(side) for side in self.padding)
+        if self.padding_mode != "zeros":
+            x = F.pad(x, [side for side in reversed(padding) for _ in range(2)], mode=self.padding_mode)
+            padding = (0, 0, 0)
+        result: Tensor = torch.ops.aten.mkldnn_convolution(
+            x, weight, bias, padding, self.stride, self.dilation, self.groups
+        )
+        return result
 
     def _misjudged(self, x: Tensor) -> bool:
         """One small sample on a CPU in fp32: torch 2.13 goes a slow way, oneDNN is up to 16 times faster."""
@@ -100,7 +109,6 @@ class Conv3d(nn.Conv3d):
             len(x) == 1
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
-            and self.padding_mode == "zeros"
             and not torch.is_autocast_enabled("cpu")
             and torch.backends.mkldnn.is_available()
         )
