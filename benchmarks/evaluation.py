@@ -151,13 +151,17 @@ def one_pass(name: str, method: Any, crop: Any, available: Any) -> Any:
 def arithmetic(options: argparse.Namespace, method: Any, window: Sequence[int]) -> float:
     """Multiplications and additions of a window, all 15 subsets, as torch counts them."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode, conv_flop
+    from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
     from acdis.evaluation.sliding import subset_masks
 
     masks = subset_masks()
+
     # The direct call of oneDNN is a convolution that the counter does not know.
-    known = {torch.ops.aten.mkldnn_convolution: _as_convolution(conv_flop)}
+    def direct(x: Any, w: Any, *_: Any, out_shape: Any) -> int:
+        return conv_flop_count(x, w, out_shape)
+
+    known = {torch.ops.aten.mkldnn_convolution: direct}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
         crop = torch.zeros(1, 4, *window)
         if options.side == "plain":
@@ -168,16 +172,6 @@ def arithmetic(options: argparse.Namespace, method: Any, window: Sequence[int]) 
             for mask in masks:
                 method.decode_subsets(features, mask[None])
     return float(counter.get_total_flops())
-
-
-def _as_convolution(conv_flop: Any) -> Any:
-    def count(
-        x: Any, w: Any, bias: Any, padding: Any, stride: Any, dilation: Any, groups: int, **rest: Any
-    ) -> int:
-        result: int = conv_flop(x, w, bias, stride, padding, dilation, False, **rest)
-        return result
-
-    return count
 
 
 def compare(found: dict[str, dict[str, Any]], scratch: Path, windows: int) -> dict[str, Any]:

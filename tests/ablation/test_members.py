@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from acdis import methods
 from acdis.ablation import cells
 from acdis.ablation.members import resolve
 from acdis.ablation.spec import Spec, load, select
@@ -39,7 +40,7 @@ def test_members_stand_in_the_order_spec_row_seed(write: Write, inputs: Inputs) 
     assert [each.cell for each in members[4:]] == [members[1].cell, members[3].cell]
     for each in members:
         assert each.experiment.seed == each.seed
-        assert each.cell == cells.cell_name(each.experiment, inputs.fingerprint, 1)
+        assert each.cell == cells.cell_name(each.experiment, inputs.fingerprint, methods.version("acdis"))
         assert each.evaluation == cells.evaluation_name(each.experiment, inputs.test_fingerprint)
 
 
