@@ -18,6 +18,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ from acdis.report.facts import Reader, SpecFacts, dump, parse
 
 FACTS = "members.json"
 FORMAT = "acdis-bundle-1"
+#: What reading a file of a damaged archive raises.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+)
 #: A file in a bundle larger than this is refused, so that a crafted one cannot fill the memory.
 LARGEST = 256 * 2**20
 #: What the state says about the training; the rest is about the machine.
@@ -183,6 +194,6 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
         return archive.read(name)
     except KeyError:
         raise UserError(f"{path}: {name} is not in it; give a bundle that `report --bundle` made") from None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+    except _DAMAGED as error:
         reason = str(error)[:100]
         raise UserError(f"{path}: {name} is damaged ({reason}); make the bundle again") from None
