@@ -38,6 +38,9 @@ TERA = 1e12
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("no accelerator here: nothing measured (--device cpu tries the script itself)")
+        return
     found: dict[str, Any] = {
         "device": _name(device),
         "size": {"crop": options.crop, "width": options.width, "batch": options.batch},

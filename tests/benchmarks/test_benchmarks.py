@@ -294,3 +294,11 @@ def test_what_fails_on_an_accelerator_is_said_and_the_rest_goes_on(load) -> None
         "acdis": {"step": gpu._tried(breaks)},
     }
     assert "failed: RuntimeError: no kernel image" in gpu.report(["acdis"], found)
+
+
+def test_without_an_accelerator_nothing_is_measured(load, capsys) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is an accelerator")
+    load("gpu").main([])
+    assert "nothing measured" in capsys.readouterr().out
