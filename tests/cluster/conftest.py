@@ -66,7 +66,7 @@ class Place:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=1100,
             check=False,
         )
 
@@ -82,7 +82,7 @@ class Place:
         (folder,) = (self.base / "cells").iterdir()
         return Cell(folder)
 
-    def wait_for(self, what: Callable[[dict[str, Any]], Any], seconds: float = 200) -> dict[str, Any]:
+    def wait_for(self, what: Callable[[dict[str, Any]], Any], seconds: float = 700) -> dict[str, Any]:
         """The cell's state, as soon as it is as wanted."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

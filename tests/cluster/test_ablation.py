@@ -21,7 +21,7 @@ from acdis.ablation.cells import Cell
 from acdis.evaluation.records import read_parquet
 from acdis.tracking.runs import open_store
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 EPOCHS = 4
 #: Long enough epochs for a kill to land in one.
@@ -165,13 +165,13 @@ class Storm:
             self.main.send_signal(signal.SIGINT if kind == "ctrl-c" else signal.SIGKILL)
             for process in family if kind == "job" else ():
                 process.kill()
-            code = self.main.wait(timeout=60)
+            code = self.main.wait(timeout=180)
             assert code == (1 if kind == "ctrl-c" else -signal.SIGKILL)
             psutil.wait_procs(family, timeout=20)  # two agents of Ray give up after about a minute only
 
     def _busy(self) -> Cell | None:
         """A cell in the middle of an epoch after its first, at a random moment."""
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while time.monotonic() < deadline:
             assert self.main is not None
             if self.main.poll() is not None:
@@ -188,7 +188,7 @@ class Storm:
         raise AssertionError("no cell came to the middle of an epoch")
 
     def _goes_on(self, cell: Cell, pid: int, done: int) -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while time.monotonic() < deadline:
             state = cell.state()
             if state.get("pid", pid) != pid and "resumed_at" in state:
@@ -267,7 +267,7 @@ def _weather(wild: Storm, kinds: Sequence[str]) -> Storm:
         if not wild.strike(kind):
             break
     assert wild.main is not None
-    while wild.main.wait(timeout=600):
+    while wild.main.wait(timeout=1200):
         wild.start()
     return wild
 

@@ -20,7 +20,7 @@ from acdis.cluster import head
 from acdis.evaluation.records import read_parquet
 from acdis.tracking.runs import open_store
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 EPOCHS = 6
 OTHER_VERSION = "99.0.0+uploaded"
@@ -50,7 +50,7 @@ def undisturbed(
         *("--", "python", "experiments/main.py", "train", str(place.experiment)),
     ]
     done = subprocess.run(
-        line, env=head.environment(ray_head), capture_output=True, text=True, timeout=300, check=False
+        line, env=head.environment(ray_head), capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     place.output = done.stdout
