@@ -8,7 +8,7 @@ import torch
 from torch.autograd import gradcheck
 
 from acdis.errors import UserError
-from acdis.losses import consistency
+from acdis.losses import consistency, local_windows
 
 EPSILON = 1e-6
 
@@ -96,7 +96,7 @@ def test_which_windows_there_are():
     def sizes(length, window, stride):
         return sorted(
             (run.start + k * run.step, run.start + k * run.step + run.size)
-            for run in consistency._runs(length, window, stride)
+            for run in local_windows.runs(length, window, stride)
             for k in range(run.number)
         )
 
@@ -115,7 +115,7 @@ def test_the_size_of_the_pieces_changes_nothing(monkeypatch, pieces):
     f_m.requires_grad_()
     whole = sum(consistency.window_losses(f_m, f_aux, 3, 2).values())
     (gradient,) = torch.autograd.grad(whole, f_m)
-    monkeypatch.setattr(consistency, "_PIECE_ON_CPU", pieces)
+    monkeypatch.setattr(local_windows, "_PIECE_ON_CPU", pieces)
     again = sum(consistency.window_losses(f_m, f_aux, 3, 2).values())
     torch.testing.assert_close(again, whole)
     torch.testing.assert_close(torch.autograd.grad(again, f_m)[0], gradient)

@@ -15,26 +15,20 @@ derivative of σ is taken as 0: both losses are even in a flat window's deviatio
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from acdis.errors import UserError
 from acdis.losses import Reduction, full_precision, precision, reduce_samples, same_shape
+from acdis.losses.local_windows import Block, blocks
 
 EPSILON = 1e-6
 #: A window with a smaller σ may be flat; whether it is, its features say.
 _SUSPECT = 1e-5
-#: Voxels times channels worked on at a time: on a CPU what fits its caches, elsewhere what bounds the memory.
-_PIECE_ON_CPU = 2**19
-_PIECE = 2**25
 
 
 def variance_loss(
@@ -123,7 +117,7 @@ def flat_share(
     Arguments and errors as in `window_losses`.
     """
     with torch.no_grad():
-        parts = [_spread(block, f, precision(f))[1] for block in _blocks(f, window, stride)]
+        parts = [_spread(block, f, precision(f))[1] for block in blocks(f, window, stride)]
         sigma = torch.cat(parts, dim=1)
     return reduce_samples((sigma == 0).to(sigma), reduction)
 
@@ -178,7 +172,7 @@ class _Statistics(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         dtype = precision(f_aux, *f_ms)
         found = []
-        for block in _blocks(f_aux, window, stride):
+        for block in blocks(f_aux, window, stride):
             aux, sigma_aux = _spread(block, f_aux, dtype)
             spreads = [_spread(block, f_m, dtype) for f_m in f_ms]
             each = [_covariance(block, m, sigma_m, aux, sigma_aux) for m, sigma_m in spreads]
@@ -203,7 +197,7 @@ class _Statistics(torch.autograd.Function):
         ]
         gradients = [torch.zeros_like(f_m, dtype=sigmas[0].dtype) for f_m in f_ms]
         done = 0
-        for block in _blocks(f_aux, *ctx.windows):
+        for block in blocks(f_aux, *ctx.windows):
             here = slice(done, done := done + block.windows)
             aux = _deviations(_sigmoid(block, f_aux, sigmas[0].dtype))
             for f_m, gradient, *parts in zip(f_ms, gradients, per_sigma, d_covariances, strict=True):
@@ -218,9 +212,7 @@ class _Statistics(torch.autograd.Function):
         )
 
 
-def _gradient(
-    block: _Block, f_m: Tensor, aux: Tensor, d_sigma: Tensor | None, d_cov: Tensor | None
-) -> Tensor:
+def _gradient(block: Block, f_m: Tensor, aux: Tensor, d_sigma: Tensor | None, d_cov: Tensor | None) -> Tensor:
     """Gradient to f_m, [B, windows, n, C], from that to σ_m (divided by σ_m) and that to the covariance.
 
     `aux` are the deviations of f_Aux.
@@ -233,14 +225,14 @@ def _gradient(
     return total.mul_(slope)
 
 
-def _spread(block: _Block, f: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _spread(block: Block, f: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Deviations of the sigmoid features, [B, windows, n, C], and their unbiased σ, [B, windows, C]."""
     deviations = _deviations(_sigmoid(block, f, dtype))
     sigma = deviations.square().sum(2).div_(block.voxels - 1).sqrt_()
     return deviations, _exactly_flat(block, f, sigma)
 
 
-def _exactly_flat(block: _Block, f: Tensor, sigma: Tensor) -> Tensor:
+def _exactly_flat(block: Block, f: Tensor, sigma: Tensor) -> Tensor:
     """σ with 0 where a window's features are all equal, which rounding alone would leave at some 1e-8."""
     suspects = (sigma < _SUSPECT).nonzero(as_tuple=True)
     if len(suspects[0]):
@@ -251,18 +243,18 @@ def _exactly_flat(block: _Block, f: Tensor, sigma: Tensor) -> Tensor:
     return sigma
 
 
-def _covariance(block: _Block, m: Tensor, sigma_m: Tensor, aux: Tensor, sigma_aux: Tensor) -> Tensor:
+def _covariance(block: Block, m: Tensor, sigma_m: Tensor, aux: Tensor, sigma_aux: Tensor) -> Tensor:
     """[B, windows, C] from the deviations of both, of which `m` is spent; 0 where one of them is flat."""
     covariance = m.mul_(aux).sum(2).div_(block.voxels - 1)
     return covariance.masked_fill_((sigma_m == 0) | (sigma_aux == 0), 0)
 
 
-def _sigmoid(block: _Block, f: Tensor, dtype: torch.dtype) -> Tensor:
+def _sigmoid(block: Block, f: Tensor, dtype: torch.dtype) -> Tensor:
     """The windows' sigmoid features, a new tensor [B, windows, n, C]."""
     return _windows(block, f).to(dtype, copy=f.dtype == dtype).sigmoid_()
 
 
-def _windows(block: _Block, f: Tensor) -> Tensor:
+def _windows(block: Block, f: Tensor) -> Tensor:
     """[B, windows, n, C]; a copy wherever windows do not lie in memory one after the other."""
     return block.of(f).flatten(1, 3).flatten(2, 4)
 
@@ -270,84 +262,3 @@ def _windows(block: _Block, f: Tensor) -> Tensor:
 def _deviations(values: Tensor) -> Tensor:
     """Values minus their mean over the window, in place."""
     return values.sub_(values.mean(2, keepdim=True))
-
-
-class _Run(NamedTuple):
-    """Windows of one size along one axis, `step` >= `size` voxels apart: no voxel lies in two of them."""
-
-    start: int
-    number: int
-    size: int
-    step: int
-
-
-class _Block(NamedTuple):
-    """The windows of a run per axis: disjoint, all of one shape."""
-
-    depth: _Run
-    height: _Run
-    width: _Run
-
-    @property
-    def windows(self) -> int:
-        return math.prod(run.number for run in self)
-
-    @property
-    def voxels(self) -> int:
-        return math.prod(run.size for run in self)
-
-    def of(self, f: Tensor) -> Tensor:
-        """View [B, nD, nH, nW, sD, sH, sW, C] of a tensor [B, C, D, H, W]: channels last, as features lie."""
-        f = f.permute(0, 2, 3, 4, 1)
-        for axis, (start, number, size, step) in enumerate(self, 1):
-            f = f.narrow(axis, start, (number - 1) * step + size).unfold(axis, size, step)
-        return f.movedim(4, 7)
-
-
-def _blocks(f: Tensor, window: int, stride: int | None) -> tuple[_Block, ...]:
-    """All windows of features [B, C, D, H, W] that hold two voxels or more, as blocks of bounded size."""
-    stride = window if stride is None else stride
-    if window < 2 or stride < 1:
-        raise UserError(
-            f"local window {window}, stride {stride}: the window needs 2 voxels a side, the stride 1"
-        )
-    batch, channels, *shape = f.shape
-    budget = _PIECE_ON_CPU if f.device.type == "cpu" else _PIECE
-    layer = batch * channels * window * shape[1] * shape[2]
-    blocks = _plan(tuple(shape), window, stride, max(1, budget // max(layer, 1)))
-    if not blocks:
-        raise UserError(
-            f"features of {'×'.join(map(str, shape))} voxels hold no local window of two voxels: "
-            "use a larger crop or leave this level out"
-        )
-    return blocks
-
-
-@lru_cache(maxsize=256)
-def _plan(shape: tuple[int, ...], window: int, stride: int, layers: int) -> tuple[_Block, ...]:
-    """Blocks of at most `layers` windows along the first axis."""
-    depth, height, width = (_runs(length, window, stride) for length in shape)
-    pieces = [piece for run in depth for piece in _pieces(run, layers)]
-    blocks = itertools.starmap(_Block, itertools.product(pieces, height, width))
-    return tuple(block for block in blocks if block.voxels > 1)
-
-
-def _runs(length: int, window: int, stride: int) -> list[_Run]:
-    """The windows along an axis (head of this file), dealt out to runs whose windows do not overlap."""
-    whole = (length - window) // stride + 1 if length >= window else 0
-    turns = math.ceil(window / stride)  # every so many windows, one begins beyond the end of the first
-    runs = [
-        _Run(first * stride, math.ceil((whole - first) / turns), window, turns * stride)
-        for first in range(min(turns, whole))
-    ]
-    covered = (whole - 1) * stride + window if whole else 0
-    rest = length - whole * stride  # voxels from the next start to the border
-    if covered < length and rest > 0:
-        runs.append(_Run(whole * stride, 1, rest, rest))
-    return runs
-
-
-def _pieces(run: _Run, most: int) -> Iterator[_Run]:
-    """A run cut into runs of at most `most` windows."""
-    for first in range(0, run.number, most):
-        yield run._replace(start=run.start + first * run.step, number=min(most, run.number - first))
