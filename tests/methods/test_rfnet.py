@@ -70,8 +70,9 @@ def test_inference_does_without_the_mono_decoder():
 # --- options
 
 
-def resolved(**options):
-    experiment = config.Experiment(method=config.MethodChoice(name="rfnet", options=options))
+def resolved(epochs=500, **options):
+    choice = config.MethodChoice(name="rfnet", options=options)
+    experiment = config.Experiment(method=choice, training=config.Training(epochs=epochs))
     return methods.resolve(experiment).method.options
 
 
@@ -100,6 +101,13 @@ def test_wrong_options_are_one_clear_line(options, message):
     with pytest.raises(UserError, match=message) as caught:
         methods.build("rfnet", **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_training_that_ends_before_the_fused_map_is_trained_is_refused():
+    message = r"^method\.options\.fusion_start: 20: .* in 20 epochs, .*; give a number below training\.epochs"
+    with pytest.raises(UserError, match=message):
+        resolved(epochs=20)
+    assert resolved(epochs=21)["fusion_start"] == 20
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,14 @@ def resolve(experiment: config.Experiment, given: Collection[str] | None = None)
         given: options that must have an effect; none: every option of the experiment.
 
     Raises:
-        UserError: as `build`.
+        UserError: as `build`; or training is too short for the method's options.
     """
     choice = experiment.method
-    written = validate(choice.name, choice.options, given).written()
-    return experiment.model_copy(update={"method": config.MethodChoice(name=choice.name, options=written)})
+    options = validate(choice.name, choice.options, given)
+    for key, reason in options.too_short(experiment.training.epochs).items():
+        raise config.InvalidError([(("method", "options", key), f"method.options.{key}: {reason}")])
+    method = config.MethodChoice(name=choice.name, options=options.written())
+    return experiment.model_copy(update={"method": method})
 
 
 def version(name: str) -> int:

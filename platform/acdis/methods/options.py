@@ -14,6 +14,10 @@ class MethodOptions(Config):
         """Options that do nothing in this configuration, with the reason: {"window": "no loss reads it"}."""
         return {}
 
+    def too_short(self, epochs: int) -> dict[str, str]:
+        """Options by which so many epochs would give a model that means nothing, with the reason."""
+        return {}
+
     def settled(self) -> dict[str, Any]:
         """What a default such as "all levels" comes to: written out, so that equal choices look equal."""
         return {}

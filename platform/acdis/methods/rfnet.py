@@ -51,6 +51,12 @@ class Options(MethodOptions):
         """Channels per level, fine to coarse."""
         return tuple(self.base_width * 2**level for level in range(self.levels))
 
+    def too_short(self, epochs: int) -> dict[str, str]:
+        if epochs > self.fusion_start:
+            return {}
+        reason = f"the fused map would never be trained in {epochs} epochs, and predictions would be noise"
+        return {"fusion_start": f"{self.fusion_start}: {reason}; give a number below training.epochs"}
+
 
 def model() -> type[Method]:
     """The network's class; imports torch."""
