@@ -54,24 +54,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from acdis import methods
-    from acdis.config import Training
     from acdis.networks.unet import set_checkpointing
 
-    settings = Training()
     torch.manual_seed(0)
     method = methods.build("acdis", base_width=options.width).train()
     if options.measure != "plain":
         method.to(memory_format=torch.channels_last_3d)
     set_checkpointing(method, options.measure == "checkpointed")
-    optimisers = [
-        torch.optim.Adam(
-            group, lr=settings.learning_rate, weight_decay=settings.weight_decay, amsgrad=settings.amsgrad
-        )
-        for group in method.parameter_groups().values()
-    ]
+    optimisers = optimisers_of(method)
     batch = draw(options.crop, options.batch)
     libraries = peak_bytes()
-    seconds = [step(method, optimisers, batch, options.measure) for _ in range(1 + options.steps)]
+    seconds = [step(method, optimisers, batch, options.measure)[0] for _ in range(1 + options.steps)]
     return {
         "seconds": seconds[1:],
         "warm_up_seconds": seconds[0],
@@ -80,6 +73,21 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "threads": torch.get_num_threads(),
     }
+
+
+def optimisers_of(method: Any) -> list[Any]:
+    """Adam for each group of parameters, by the default recipe."""
+    import torch
+
+    from acdis.config import Training
+
+    recipe = Training()
+    return [
+        torch.optim.Adam(
+            group, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, amsgrad=recipe.amsgrad
+        )
+        for group in method.parameter_groups().values()
+    ]
 
 
 def draw(side: int, size: int) -> Any:
@@ -98,15 +106,16 @@ def draw(side: int, size: int) -> Any:
     )
 
 
-def step(method: Any, optimisers: Sequence[Any], batch: Any, side: str) -> float:
-    """Forward, backward, Adam; seconds."""
+def step(method: Any, optimisers: Sequence[Any], batch: Any, side: str) -> tuple[float, float]:
+    """Forward, backward, Adam; seconds, and the loss before it."""
     start = time.perf_counter()
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
-    loss(method, batch, side).backward()
+    found = loss(method, batch, side)
+    found.backward()
     for optimiser in optimisers:
         optimiser.step()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, found.item()
 
 
 def loss(method: Any, batch: Any, side: str) -> Any:
