@@ -67,7 +67,7 @@ def environment() -> dict[str, str]:
     return os.environ | WORKER_ENVIRONMENT
 
 
-def apart(side: str, words: Sequence[str]) -> dict[str, Any]:
+def apart(side: str, words: Sequence[str]) -> Any:
     """The JSON that a script prints in a fresh process with the environment of this platform's workers."""
     print(f"measuring {side} …", file=sys.stderr, flush=True)
     ended = subprocess.run(
@@ -75,8 +75,7 @@ def apart(side: str, words: Sequence[str]) -> dict[str, Any]:
     )
     if ended.returncode:
         sys.exit(f"{side} ended with {ended.returncode} (killed for its memory?)")
-    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return result
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def save(path: Path | None, results: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ SCRIPTS = (
     "plan",
     "growth",
     "curve",
+    "consistency",
 )
 
 
@@ -318,3 +319,16 @@ def test_curve_compares_the_plain_way_and_ours(checkout: Path, tmp_path: Path) -
     assert found["ours"]["1"][0] == pytest.approx(found["plain"]["1"][0], rel=0.05)
     assert found["ours"]["0"][0] != found["ours"]["1"][0]
     assert "differ by" in text
+
+
+def test_consistency_compares_with_the_plain_way_and_the_sigmoid(checkout: Path, tmp_path: Path) -> None:
+    file = tmp_path / "consistency.json"
+    text = run(
+        checkout, "consistency", "--crop=16", "--width=4", "--batch=1", "--repeats=1", f"--json={file}"
+    )
+    found = json.loads(file.read_text())
+    seconds = found["seconds"]
+    assert set(seconds) == {"plain", "ours", "sigmoid"}
+    assert found["speedup"] == pytest.approx(seconds["plain"] / seconds["ours"])
+    assert found["sigmoids"] == pytest.approx(seconds["ours"] / seconds["sigmoid"])
+    assert "times the sigmoid alone" in text
