@@ -1,10 +1,11 @@
 """Pyramids of several modalities: which sample, modality and channel ends up where."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from acdis.networks import modalities
+from acdis.networks import modalities, unet
 
 B, M, C = 2, 4, 3
 
@@ -42,21 +43,43 @@ def test_each_encoder_sees_its_modality_alone():
 
 def test_places():
     found = pyramids()
-    levels, after = modalities.by_level(found), modalities.in_turn(found)
+    levels = modalities.by_level(found)
     beside = modalities.joined(levels)
     for level, side in enumerate((4, 2)):
         assert beside[level].shape == (B, M * C, side, side, side)
-        assert after[level].shape == (M * B, C, side, side, side)
         for b, m, c in np.ndindex(B, M, C):
             assert (levels[level][m][b, c] == code(b, m, level, c)).all()
             assert (beside[level][b, m * C + c] == code(b, m, level, c)).all()
-            assert (after[level][m * B + b, c] == code(b, m, level, c)).all()
+
+
+class Finest(nn.Module):
+    """Stands for a decoder: the finest map, and how often it was asked."""
+
+    def __init__(self, checkpointing):
+        super().__init__()
+        self.block = unet.Block()
+        self.block.checkpointing = checkpointing
+        self.calls = 0
+
+    def forward(self, pyramid):
+        self.calls += 1
+        return pyramid[0]
+
+
+@pytest.mark.parametrize(("checkpointing", "calls"), [(False, 1), (True, M)])
+def test_one_decoder_gives_a_map_for_each_modality(checkpointing, calls):
+    decoder = Finest(checkpointing)
+    maps = modalities.each_decoded(decoder, pyramids())
+    assert len(maps) == M
+    assert decoder.calls == calls
+    for m, b, c in np.ndindex(M, B, C):
+        assert (maps[m][b, c] == code(b, m, 0, c)).all()
 
 
 def test_joining_keeps_the_memory_layout():
     layout = torch.channels_last_3d
     found = [[f.contiguous(memory_format=layout) for f in pyramid] for pyramid in pyramids()]
-    for level in (*modalities.joined(modalities.by_level(found)), *modalities.in_turn(found)):
+    for level in modalities.joined(modalities.by_level(found)):
         assert level.is_contiguous(memory_format=layout)
 
 

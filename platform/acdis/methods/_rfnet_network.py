@@ -62,7 +62,7 @@ class RFNet(Method):
         pyramids = modalities.extract(self.encoders, batch.images)
         held = epoch < self.options.fusion_start
         fused, regions = self._fuse(modalities.by_level(pyramids), batch.available, held)
-        mono = self.mono_decoder(modalities.in_turn(pyramids)).chunk(len(MODALITIES))
+        mono = modalities.each_decoded(self.mono_decoder, pyramids)
         return {MAIN: self._terms(batch, fused, mono, regions)}
 
     def _fuse(

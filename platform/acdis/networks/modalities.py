@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from acdis.networks.unet import Block, Decoder
+
 #: Per level, fine to coarse, a map `[B, C, D, H, W]` of each modality.
 Levels = tuple[tuple[Tensor, ...], ...]
 
@@ -29,9 +31,13 @@ def joined(levels: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     return [torch.cat(list(level), dim=1) for level in levels]
 
 
-def in_turn(pyramids: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """`[M B, C, D, H, W]` per level, modality after modality: what one decoder reads in one call."""
-    return [torch.cat(level, dim=0) for level in zip(*pyramids, strict=True)]
+def each_decoded(decoder: Decoder, pyramids: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
+    """A decoder's map of each modality: in one call, or modality by modality where memory is to be saved."""
+    if any(level.checkpointing for level in decoder.modules() if isinstance(level, Block)):
+        # Backward, a block's activations come to life again: those of one modality and not of all.
+        return [decoder(pyramid) for pyramid in pyramids]
+    maps: Tensor = decoder([torch.cat(level, dim=0) for level in zip(*pyramids, strict=True)])
+    return maps.chunk(len(pyramids))
 
 
 def known(levels: Levels, available: Tensor) -> Levels:

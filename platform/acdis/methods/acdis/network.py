@@ -208,16 +208,15 @@ class ACDIS(Method):
         auxiliary: Sequence[Tensor],
         before: Sequence[Sequence[Tensor]],
     ) -> dict[str, Tensor]:
-        """Eq. 11. D_Aux reads the features before AFEB, all modalities in one call, modality by modality."""
+        """Eq. 11. D_Aux reads the features before AFEB."""
         target = segmentation.one_hot(batch.labels)
         terms: dict[str, Tensor] = {}
         if fused is not None:
             terms |= _prefixed("seg/fuse", objective.segmentation_terms(fused, target, batch.pool))
         whole = self._fuse_auxiliary(auxiliary)
         terms |= _prefixed("seg/aux", objective.segmentation_terms(whole, target, batch.pool))
-        maps = self.auxiliary_decoder(modalities.in_turn(before))
-        each = maps.chunk(len(MODALITIES))
-        return terms | _prefixed("seg/mono", objective.mono_terms(each, target, batch.pool))
+        maps = modalities.each_decoded(self.auxiliary_decoder, before)
+        return terms | _prefixed("seg/mono", objective.mono_terms(maps, target, batch.pool))
 
     def _with_synthesis(
         self, terms: dict[str, Tensor], judged: Sequence[Sequence[objective.Pair]], nothing: Tensor
