@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acdis.cli_words import names, numbers, split_words
+from acdis.cli_words import FirstUnlessNamed, names, numbers, split_words
 from acdis.errors import UserError
 from acdis.version import __version__
 
@@ -24,7 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Find, check, prepare and draw cases.", no_args_is_help=True)
+report_app = typer.Typer(
+    cls=FirstUnlessNamed, help="Tables of ablations beside the paper's; `report figures`: its figures."
+)
 app.add_typer(data_app, name="data")
+app.add_typer(report_app, name="report")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, as many as you like")]
 
@@ -144,7 +148,7 @@ def reproduce(
     _run(reproduce, experiment, overrides or [], numbers(seeds, "--seeds"), at_once)
 
 
-@app.command()
+@report_app.command("tables")
 def report(
     words: Annotated[
         list[str] | None, typer.Argument(help="spec files and key.path=value, or one bundle: FILE.zip")
@@ -160,7 +164,10 @@ def report(
         Path | None, typer.Option("--bundle", help="pack all that is behind the report into this ZIP file")
     ] = None,
 ) -> None:
-    """Tables of ablations beside the paper's, and what they can tell; also from a bundle alone."""
+    """Tables of ablations beside the paper's, and what they can tell; also from a bundle alone.
+
+    `report figures CELL…` draws the paper's figures of trained cells: see `report figures --help`.
+    """
     from acdis.verbs.report import Wanted
     from acdis.verbs.report import report as verb
 
@@ -180,6 +187,20 @@ def search(
     from acdis.verbs.search import Request, search
 
     _run(search, Request(spec, experiment, overrides or [], at_once))
+
+
+@report_app.command("figures")
+def report_figures(
+    runs: Annotated[list[str], typer.Argument(help="cells' names (their beginnings will do) or folders")],
+    case: Annotated[str | None, typer.Option(help="a test case of all of them; else the first")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write to, instead of the cells' folders and MLflow runs")
+    ] = None,
+) -> None:
+    """Figures 1, 5, 6 and 7 of the paper for trained cells: windows, segmentations, ACD, synthesis."""
+    from acdis.verbs.figures import figures as verb
+
+    _run(verb, runs, case, out)
 
 
 @data_app.command("check")

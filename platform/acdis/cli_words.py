@@ -1,11 +1,25 @@
-"""Words of the command line that several verbs share: specs and overrides, comma lists."""
+"""Words of the command line that several verbs share: specs and overrides, comma lists, a default command."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from typer.core import TyperGroup
 
 from acdis.errors import UserError
+
+
+class FirstUnlessNamed(TyperGroup):
+    """A verb with commands of its own, of which the first is meant unless a word names another.
+
+    `report SPEC…` is `report tables SPEC…`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and args[0] in self.commands
+        return super().parse_args(ctx, args if named else [next(iter(self.commands)), *args])
 
 
 def split_words(words: Sequence[str]) -> tuple[list[Path], list[str]]:

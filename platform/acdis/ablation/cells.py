@@ -177,6 +177,21 @@ def find(base: Path, run: str) -> Cell:
     raise UserError(f"{run}: {reason}; cells in {home.cells(base)}: {known}")
 
 
+def find_trained(base: Path, run: str) -> Cell:
+    """As `find`, and it has its final weights.
+
+    Raises:
+        UserError: none or several match, or the training has not ended.
+    """
+    cell = find(base, run)
+    if not cell.weights.exists():
+        raise UserError(
+            f"{cell.name}: has no final weights yet (state: "
+            f"{cell.state().get('status', 'not started')}); train it first"
+        )
+    return cell
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's mapping; empty where there is no file."""
     try:

@@ -98,7 +98,7 @@ def predict(
     subsets = subset_masks() if subsets is None else subsets.cpu()
     device = torch.device(device)
     _check(images, subsets)
-    padded = _pad(images, window)
+    padded = pad(images, window)
     starts = windows(padded.shape[1:], window, stride)
     share = _share(method, len(subsets), math.prod(window), device, memory)
     total = torch.zeros(len(subsets), len(CLASSES), *padded.shape[1:])
@@ -176,7 +176,7 @@ def _check(images: Tensor, subsets: Tensor) -> None:
         raise ValueError("every subset must hold a modality, and there must be at least one subset")
 
 
-def _pad(images: Tensor, window: Sequence[int]) -> Tensor:
+def pad(images: Tensor, window: Sequence[int]) -> Tensor:
     """[4, D, H, W] with zeros at the far ends, at least `window` along each axis."""
     missing = [max(side - size, 0) for size, side in zip(images.shape[1:], window, strict=True)]
     if not any(missing):

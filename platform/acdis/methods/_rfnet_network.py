@@ -50,6 +50,9 @@ class RFNet(Method):
         assert logits is not None  # only a held map is absent
         return logits
 
+    def modality_features(self, features: Levels) -> Levels:
+        return features
+
     def bytes_per_voxel(self, subsets: int) -> int:
         # Regions times features at the finest level, for one subset at a time; logits of each.
         return 4 * (30 * self.options.base_width + 400) + 20 * subsets

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from acdis.errors import UserError
 from acdis.methods.options import MethodOptions
+from acdis.networks.modalities import Levels
 from acdis.vocabulary import SUBSETS, subset_mask
 
 #: {optimiser: {term: scalar}}
@@ -74,6 +75,15 @@ class Method(nn.Module):
         """Logits `[S, B, 4 classes, D, H, W]` for subsets, bool `[S, 4]`, each given to the whole batch."""
         B = self.batch_size(features)
         return torch.stack([self.decode(features, subset.expand(B, -1)) for subset in subsets])
+
+    def modality_features(self, features: Any) -> Levels:
+        """Each modality's own features, from what `encode` gave, for figures; empty where there are none."""
+        return ()
+
+    def completed(self, features: Any, available: Tensor) -> Levels:
+        """The same with what `available`, bool `[B, 4]`, lacks synthesised from the rest; empty where nothing
+        is synthesised: by this method never, or not yet in the training that gave these weights."""
+        return ()
 
     def bytes_per_voxel(self, subsets: int) -> int:
         """What a window takes at most per voxel, fp32: `encode`, its result, `decode_subsets` of so many."""

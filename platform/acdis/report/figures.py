@@ -17,7 +17,7 @@ LABEL_COLOURS = {1: "#56B4E9", 2: "#F0E442", 3: "#D55E00"}
 
 def learning_curves(path: Path, history: Sequence[Mapping[str, Any]], title: str) -> None:
     """Loss term by term on a logarithmic axis, and validation Dice, over epochs."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     epochs = [entry["epoch"] for entry in history]
     names = sorted({name for entry in history for name in entry["terms"]})
@@ -28,7 +28,7 @@ def learning_curves(path: Path, history: Sequence[Mapping[str, Any]], title: str
     left.set(xlabel="epoch", ylabel="mean over the epoch", yscale="symlog", title=f"loss terms: {title}")
     left.legend(fontsize=6, ncols=2)
     _validation_curve(right, history)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _validation_curve(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
@@ -46,7 +46,7 @@ def _validation_curve(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
 
 def qualitative(path: Path, example: Path) -> None:
     """The four inputs, the truth, and the prediction from several subsets, in one axial slice."""
-    plt = _pyplot()
+    plt = pyplot()
     with np.load(example, allow_pickle=False) as content:
         images, truth, predictions = content["images"], content["truth"], content["predictions"]
         case, subsets = str(content["case"]), [str(name) for name in content["subsets"]]
@@ -59,13 +59,14 @@ def qualitative(path: Path, example: Path) -> None:
         axis.imshow(image.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
         axis.set_title(name, fontsize=9)
     for axis, labels, name in zip(axes[1], [truth, *predictions], ["truth", *subsets], strict=True):
-        axis.imshow(_colours(labels).transpose(1, 0, 2))
+        axis.imshow(colours(labels).transpose(1, 0, 2))
         axis.set_title(name.replace("_", " + "), fontsize=8)
     figure.suptitle(f"{case}: " + ", ".join(_legend()), fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _colours(labels: np.ndarray) -> np.ndarray:
+def colours(labels: np.ndarray) -> np.ndarray:
+    """RGB [..., 3] of class labels [...]; the background is black."""
     picture = np.zeros((*labels.shape, 3))
     for label, colour in LABEL_COLOURS.items():
         picture[labels == label] = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
@@ -77,7 +78,8 @@ def _legend() -> list[str]:
     return [f"{CLASSES[label]} {names[label]}" for label in LABEL_COLOURS]
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """`matplotlib.pyplot`, drawing to files only."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -86,9 +88,10 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a PNG and close the figure; a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp.png")
     figure.savefig(temporary, dpi=110)
-    _pyplot().close(figure)
+    pyplot().close(figure)
     temporary.replace(path)

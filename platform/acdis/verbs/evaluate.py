@@ -38,12 +38,7 @@ def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequenc
         UserError: no such cell, not trained yet, or a case that is not there.
     """
     base = home.home()
-    cell = cells.find(base, run)
-    if not cell.weights.exists():
-        raise UserError(
-            f"{cell.name}: has no final weights yet (state: "
-            f"{cell.state().get('status', 'not started')}); train it first"
-        )
+    cell = cells.find_trained(base, run)
     experiment = _experiment(cell, root, overrides)
     with Display() as display, cell.alone():
         inputs = Inputs((), (), tuple(_entries(cell, experiment, base, root, split, display)))

@@ -87,9 +87,19 @@ class ACDIS(Method):
 
     def decode(self, features: Encoded, available: Tensor) -> Tensor:
         """Logits [B, 4, D, H, W]; what `available` (bool [B, 4]) lacks is synthesised, or zero."""
+        complete = self.completed(features, available)
+        return self._fuse(complete or modalities.known(features.maps, available))
+
+    def modality_features(self, features: Encoded) -> Levels:
+        """f_m."""
+        return features.maps
+
+    def completed(self, features: Encoded, available: Tensor) -> Levels:
+        """f_comp: real features of what is given, MFSB's of the rest; empty before MFSB takes part."""
+        if not self.synthesising:
+            return ()
         known = modalities.known(features.maps, available)
-        made = self._synthesise(known, _rows(~available)) if bool(self.synthesising) else []
-        return self._fuse(_complete(known, made, available))
+        return _complete(known, self._synthesise(known, _rows(~available)), available)
 
     def decode_subsets(self, features: Encoded, subsets: Tensor) -> Tensor:
         """As `decode`, for less: shares of what is given are only added up, and all subsets are one batch."""

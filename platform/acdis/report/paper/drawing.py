@@ -1,0 +1,222 @@
+"""Figures 1, 5, 6 and 7 of the paper as PNG, from what `material` computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acdis.report.figures import LABEL_COLOURS, pyplot, save
+from acdis.report.paper.canvas import (
+    DIFFERENCE,
+    LINE,
+    VALUES,
+    Subject,
+    bare,
+    caption,
+    gray,
+    legend,
+    outline,
+    overlay,
+    show,
+    under,
+)
+from acdis.report.paper.material import Feature, Segmentations, Synthesis, Windows
+from acdis.vocabulary import CLASSES, MODALITIES, REGIONS, Subset
+
+_TUMOUR = "Orange line: outline of the true tumour."
+
+
+def figure1(path: Path, subject: Subject, images: np.ndarray, truth: np.ndarray, found: Windows) -> None:
+    """Local variance and covariance of windows across modalities.
+
+    Args:
+        images: [4, D, H], the slice of each modality.
+        truth: labels [D, H].
+    """
+    plt = pyplot()
+    figure = plt.figure(figsize=(12, 7.9), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(3.3, 1))
+    axes = left.subplots(3, 4)
+    others = _others(found.covariance)
+    for m, name in enumerate(MODALITIES):
+        gray(axes[0, m], images[m])
+        _mark(axes[0, m], found)
+        axes[0, m].set_title(name, fontsize=10)
+        under(axes[1, m], f"σ² edge {1e3 * found.edge[m]:.2f}, rest {1e3 * found.rest[m]:.2f}")
+    scales = [_row(axes[row], maps, truth) for row, maps in ((1, found.variance), (2, others))]
+    for row, words in enumerate(("image", "σ² of f_m", "|σ| with the other\nthree, mean")):
+        axes[row, 0].set_ylabel(words, fontsize=9)
+    for row, scale in enumerate(scales, 1):
+        left.colorbar(scale, ax=axes[row], shrink=0.8)
+    for axis, at, name in zip(right.subplots(2, 1), found.marked, ("A, richest", "B, flattest"), strict=True):
+        _matrix(axis, found.covariance[:, :, at[0], at[1]], f"window {name}", scales[0].norm.vmax)
+    caption(
+        figure,
+        f"Figure 1: local variance and covariance across modalities\n{subject.row}: {subject.method}",
+        f"Features f_m of the finest level after the sigmoid, in windows of {found.side}³ voxels (Eq. 1–3), "
+        "mean over channels; printed numbers are ×10⁻³. “Edge”: windows that the tumour's outline runs "
+        "through; “rest”: all other windows in the brain of the crop. Matrices: variance on the diagonal, "
+        "|covariance| beside it, coloured as the variances. E_Aux is used in training only and not kept with "
+        "final weights, so modalities are compared with each other and not with f_Aux. "
+        f"{_TUMOUR} {subject.note}",
+    )
+    save(figure, path)
+
+
+def _others(covariance: np.ndarray) -> np.ndarray:
+    """Mean |covariance| of each modality with the others, [M, D, H] from [M, M, D, H]."""
+    count = len(covariance)
+    total: np.ndarray = covariance.sum(1) - np.stack([covariance[m, m] for m in range(count)])
+    return total / (count - 1)
+
+
+def _row(axes: Sequence[Any], maps: np.ndarray, truth: np.ndarray) -> Any:
+    """Maps on one scale, from 0."""
+    high = max(float(np.nanpercentile(maps, 99.5)), 1e-9)
+    for axis, values in zip(axes, maps, strict=True):
+        scale = show(axis, values, VALUES, 0, high)
+        outline(axis, truth > 0)
+    return scale
+
+
+def _mark(axis: Any, found: Windows) -> None:
+    """The two windows whose matrices are shown."""
+    for at, name in zip(found.marked, "AB", strict=True):
+        corner = (at[0] - 0.5, at[1] - 0.5)
+        axis.add_patch(pyplot().Rectangle(corner, found.side, found.side, fill=False, color=LINE, lw=1.4))
+        style = {"color": LINE, "fontsize": 9, "weight": "bold", "va": "bottom"}
+        axis.annotate(name, corner, xytext=(0, 1.5), textcoords="offset points", **style)
+
+
+def _matrix(axis: Any, values: np.ndarray, title: str, high: float) -> None:
+    """4 × 4 numbers ×10⁻³, coloured as the map of variances."""
+    axis.imshow(values, cmap=VALUES, vmin=0, vmax=high)
+    places = range(len(MODALITIES))
+    axis.set_xticks(places, MODALITIES, fontsize=8)
+    axis.set_yticks(places, MODALITIES, fontsize=8)
+    axis.set_title(title, fontsize=9)
+    for (row, column), value in np.ndenumerate(values):
+        ink = "black" if value > 0.6 * high else "white"
+        axis.text(column, row, f"{1e3 * value:.2f}", ha="center", va="center", fontsize=8, color=ink)
+
+
+def figure5(
+    path: Path,
+    subjects: Sequence[Subject],
+    images: np.ndarray,
+    truth: np.ndarray,
+    subsets: Sequence[Subset],
+    found: Sequence[Segmentations],
+) -> None:
+    """Segmentations of several cells, a column each, from several subsets, a row each.
+
+    Args:
+        images: [4, D, H], a slice on the file's grid.
+        truth: labels [D, H].
+    """
+    rows, columns = len(subsets), 2 + len(found)
+    size = (1.9 * columns + 0.6, 2.1 * rows + 1.3)
+    figure, axes = pyplot().subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for row, subset in enumerate(subsets):
+        background = images[MODALITIES.index(subset[0])]
+        shown = [None, truth, *(each.labels[row] for each in found)]
+        for axis, labels in zip(axes[row], shown, strict=True):
+            gray(axis, background)
+            if labels is not None:
+                overlay(axis, labels)
+        axes[row, 0].set_ylabel("\n+ ".join(subset), fontsize=9)
+        for axis, each in zip(axes[row, 2:], found, strict=True):
+            said = zip(REGIONS, each.dice[row], strict=True)
+            under(axis, "  ".join(f"{region} {100 * value:.0f}" for region, value in said))
+    heads = ["image", "truth", *(f"{each.row}\n{each.method}" for each in subjects)]
+    for axis, head in zip(axes[0], heads, strict=True):
+        axis.set_title(_narrow(head), fontsize=8)
+    legend(figure, {label: CLASSES[label] for label in LABEL_COLOURS})
+    caption(
+        figure,
+        "Figure 5: segmentations from subsets of modalities",
+        "Each row is given the modalities at its left; the image behind is the first of them. Below each "
+        f"tile: Dice of this case in %, over the whole volume. {subjects[0].note}",
+    )
+    save(figure, path)
+
+
+def figure6(
+    path: Path,
+    subjects: Sequence[Subject],
+    images: np.ndarray,
+    truth: np.ndarray,
+    found: Sequence[Feature],
+    image_like: float,
+    side: int,
+) -> None:
+    """FLAIR's feature of cells with and without ACD, beside the FLAIR and T1ce images.
+
+    Args:
+        images: [4, D, H], the slice.
+        image_like: how the FLAIR image follows the T1ce image.
+        side: voxels of the local windows that `found` compares in.
+    """
+    columns = 2 + len(found)
+    figure, axes = pyplot().subplots(1, columns, figsize=(2.5 * columns + 0.6, 4.2), layout="constrained")
+    for axis, name in zip(axes, ("FLAIR", "T1ce"), strict=False):
+        gray(axis, images[MODALITIES.index(name)])
+        axis.set_title(f"{name}, image", fontsize=9)
+    under(axes[0], f"follows T1ce {image_like:.2f}")
+    low, high = np.percentile([each.picture for each in found], (0.5, 99.5))
+    for axis, subject, each in zip(axes[2:], subjects, found, strict=True):
+        scale = show(axis, each.picture, VALUES, low, high)
+        axis.set_title(_narrow(f"f_m of FLAIR\n{subject.row}\n{subject.method}", 30), fontsize=8)
+        under(axis, f"follows FLAIR {each.like['FLAIR']:.2f}, T1ce {each.like['T1ce']:.2f}")
+    for axis in axes:
+        outline(axis, truth > 0)
+    figure.colorbar(scale, ax=axes, shrink=0.7)
+    caption(
+        figure,
+        "Figure 6: FLAIR's feature without and with anatomical consistency distillation (ACD)",
+        "f_m of the finest level, mean over channels, z-scored over the slice's brain, since each network "
+        "has a scale of its own; it reads FLAIR alone. “Follows”: mean |correlation| with the image in "
+        f"windows of {side}³ voxels, over the brain of the crop. {_TUMOUR} {subjects[0].note}",
+    )
+    save(figure, path)
+
+
+def figure7(path: Path, subject: Subject, truth: np.ndarray, found: Synthesis) -> None:
+    """Synthesised against true features, each modality made from the other three."""
+    figure, axes = pyplot().subplots(3, 4, figsize=(9.4, 8.3), layout="constrained")
+    low, high = np.percentile(found.true, (0.5, 99.5))
+    difference = found.made - found.true
+    most = max(float(np.percentile(np.abs(difference), 99.5)), 1e-6)
+    for m, name in enumerate(MODALITIES):
+        values = show(axes[0, m], found.true[m], VALUES, low, high)
+        show(axes[1, m], found.made[m], VALUES, low, high)
+        change = show(axes[2, m], difference[m], DIFFERENCE, -most, most)
+        axes[0, m].set_title(name, fontsize=10)
+        said = f"r {found.r[m]:.2f}, MSE {found.mse[m]:.2f}\nmean of the given: r {found.r_given[m]:.2f}"
+        under(axes[1, m], said)
+    for axis in axes.flat:
+        bare(axis)
+        outline(axis, truth > 0)
+    rows = ("true f_m", "synthesised from\nthe other three", "synthesised − true")
+    for axis, words in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(words, fontsize=9)
+    figure.colorbar(values, ax=axes[:2], shrink=0.6)
+    figure.colorbar(change, ax=axes[2], shrink=0.9)
+    caption(
+        figure,
+        f"Figure 7: synthesised and true features of a missing modality\n{subject.row}: {subject.method}",
+        "Features of the finest level, mean over channels; the paper's figure is the T2 column. Below: "
+        "Pearson's r and mean squared error (Eq. 10) with the true features, over all channels and the brain "
+        "of the crop, and r of what takes no synthesis: the mean of the three given features. "
+        f"{_TUMOUR} {subject.note}",
+    )
+    save(figure, path)
+
+
+def _narrow(text: str, width: int = 24) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))

@@ -1,0 +1,141 @@
+"""`report figures`: Figures 1, 5, 6 and 7 of the paper for trained cells, as PNG and in MLflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acdis import home
+from acdis.ablation import cells
+from acdis.ablation.cells import Cell, read_json
+from acdis.data.inputs import find_cases, prepare_cases
+from acdis.errors import UserError
+from acdis.report.facts import PHANTOM_WARNING
+from acdis.tracking.runs import RunTracker
+from acdis.verbs.cell import AFTER_SECONDS, tracking_of
+from acdis.verbs.progress import Display
+
+if TYPE_CHECKING:
+    from acdis.report.paper.album import Figure, Sight
+
+#: Columns of a figure that can still be read.
+MOST = 8
+#: In the cell's folder and in its MLflow run.
+FOLDER = "figures"
+
+
+def figures(runs: Sequence[str], case: str | None, out: Path | None) -> None:
+    """Draw what these cells can give; Figures 5 and 6, which compare, are filed under the first.
+
+    Args:
+        runs: cells' names, the beginnings of them, or their folders.
+        case: a test case of all of them; none: the first.
+        out: folder to write to, a folder per cell in it; none: each cell's own folder, and its MLflow run.
+
+    Raises:
+        UserError: no such cell, not trained yet, no such test case, cells that saw it differently, or a
+            folder that cannot be written to.
+    """
+    base = home.home()
+    trained = _trained(runs, base)
+    name = _case(trained, case)
+    with Display() as display:
+        sights = [_sight(cell, name, base, display) for cell in trained]
+        _refuse_unlike(sights)
+        drawn = _draw(sights, out, display)
+        if out is None:
+            _log(drawn, sights, base)
+        if any(sight.experiment.data.phantoms is not None for sight in sights):
+            display.say(PHANTOM_WARNING)
+
+
+def _trained(runs: Sequence[str], base: Path) -> list[Cell]:
+    if not 1 <= len(runs) <= MOST:
+        raise UserError(f"report figures: name 1 to {MOST} trained cells, as in: report figures acdis-0d1a7")
+    found = [cells.find_trained(base, run) for run in runs]
+    names = [cell.name for cell in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"report figures: {twice} is named twice; give each cell once")
+    return found
+
+
+def _case(trained: Sequence[Cell], wanted: str | None) -> str:
+    """A case that all cells were tested on: no cell has learned from it."""
+    tests = [read_json(cell.folder / "lineage.json").get("splits", {}).get("test", []) for cell in trained]
+    common = [name for name in tests[0] if all(name in test for test in tests)]
+    if wanted in common:
+        return str(wanted)
+    if not common:
+        raise UserError(
+            f"{', '.join(cell.name for cell in trained)}: have no test case that all of them share"
+        )
+    if wanted is None:
+        return str(common[0])
+    shown = ", ".join(common[:8]) + (" …" if len(common) > 8 else "")
+    raise UserError(f"--case: {wanted!r} is no test case of every cell named; such are: {shown}")
+
+
+def _sight(cell: Cell, name: str, base: Path, display: Display) -> Sight:
+    from acdis.report.paper.album import Sight
+
+    experiment = cell.experiment()
+    found = find_cases(experiment.data, base, display.count).only([name])
+    if name not in found.names:
+        raise UserError(f"{cell.name}: {name}: not found any more where data.root or data.phantoms say")
+    threads = len(os.sched_getaffinity(0))
+    entry = prepare_cases(found, [name], experiment.data, base, threads, display.count)[name]
+    return Sight(cell, experiment, entry, found.cases[name])
+
+
+def _refuse_unlike(sights: Sequence[Sight]) -> None:
+    """One crop and one slice serve all cells, so all must have prepared the same case in the same way."""
+    first, *others = sights
+    for other in others:
+        if other.entry.fingerprint != first.entry.fingerprint:
+            raise UserError(
+                f"{first.cell.name} and {other.cell.name}: {first.entry.name} was prepared differently "
+                "(files, data.spacing, data.min_size or data.background): draw their figures one by one"
+            )
+
+
+def _draw(sights: Sequence[Sight], out: Path | None, display: Display) -> list[Figure]:
+    from acdis.report.paper import album
+
+    def folder(cell: Cell) -> Path:
+        return cell.folder / FOLDER if out is None else out / cell.name
+
+    drawn = []
+    try:
+        for figure in album.draw(sights, folder, display.say):
+            display.say(f"figure: {figure.path}")
+            drawn.append(figure)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: cannot be written ({error.strerror}); give another --out"
+        ) from None
+    return drawn
+
+
+def _log(drawn: Iterable[Figure], sights: Sequence[Sight], base: Path) -> None:
+    """The figures as artifacts of the cells' runs; what a server does not take now waits in the journal."""
+    for sight in sights:
+        files = [figure.path for figure in drawn if figure.cell.name == sight.cell.name]
+        if not files:
+            continue
+        place = tracking_of(sight.experiment, base)
+        with sight.cell.alone():
+            tracker = RunTracker(
+                sight.cell.folder,
+                place["uri"],
+                place["experiment"],
+                sight.cell.name,
+                sight.cell.name,
+                running=False,
+            )
+            try:
+                for file in files:
+                    tracker.log_artifact(file, FOLDER)
+            finally:
+                tracker.close(timeout=AFTER_SECONDS)
