@@ -51,6 +51,6 @@ def _acdis(experiment: Experiment) -> dict[str, Any] | None:
 
 
 def _block(name: str, there: bool, losses: Any, names: dict[str, str]) -> str:
-    """`AFEB + L_Var`; `no AFEB`."""
-    parts = [name if there else f"convolutions for {name}", *(names[loss] for loss in losses)]
+    """`AFEB + L_Var`; `no AFEB`: convolutions stand in for it."""
+    parts = [name if there else f"no {name}", *(names[loss] for loss in losses)]
     return " + ".join(parts)
