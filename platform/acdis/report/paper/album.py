@@ -169,7 +169,8 @@ class Album:
 
 def _subject(sight: Sight, index: int) -> Subject:
     roles = sight.cell.roles()
-    name = f"{roles[0]['spec']} {roles[0]['row']}, seed {roles[0]['seed']}" if roles else sight.cell.name
+    row = f"{roles[0]['spec']} {roles[0]['row']}" if roles else sight.cell.name
+    name = f"{row}, seed {sight.experiment.seed}"
     phantom = sight.experiment.data.phantoms is not None
     return Subject(name, sight.cell.name, words.blocks(sight.experiment), sight.entry.name, index, phantom)
 

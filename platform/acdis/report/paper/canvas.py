@@ -17,7 +17,7 @@ class Subject(NamedTuple):
     """Of which cell and case a figure is.
 
     Attributes:
-        row: the cell's row and seed, or its name where it stands in no spec.
+        row: the cell's row, or its name where it stands in no spec, and its seed.
         cell: its name.
         method: in words, what the figures may differ by.
         slice_index: of the axial slice, in the file.
@@ -79,7 +79,7 @@ def under(axis: Any, text: str) -> None:
 def caption(figure: Any, title: str, text: str) -> None:
     """A title above, and below the tiles how to read them; wrapped to the figure's width."""
     width = max(60, int(figure.get_figwidth() * 16.5))
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     figure.supxlabel(textwrap.fill(text, width), fontsize=8, x=0.01, ha="left")
 
 
