@@ -28,7 +28,6 @@ SCRIPTS = (
     "ddp",
     "plan",
     "growth",
-    "curve",
     "consistency",
 )
 
@@ -304,21 +303,6 @@ def test_without_an_accelerator_nothing_is_measured(load, capsys) -> None:
         pytest.skip("there is an accelerator")
     load("gpu").main([])
     assert "nothing measured" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_curve_compares_the_plain_way_and_ours(checkout: Path, tmp_path: Path) -> None:
-    phantom.write(tmp_path / "cases", cases=1, seed=0, shape=(32, 32, 32), spacing=5.0)
-    file = tmp_path / "curve.json"
-    size = ("--crop=16", "--width=4", "--steps=8", "--seeds", "0", "1", "--plain-seeds", "1")
-    text = run(checkout, "curve", str(tmp_path / "cases"), *size, f"--json={file}")
-    found = json.loads(file.read_text())
-    last = {seed: sum(found["ours"][seed][-2:]) / 2 for seed in ("0", "1")}
-    assert found["spread"] == pytest.approx(abs(last["0"] - last["1"]) / 2**0.5)
-    assert found["difference"] == pytest.approx(abs(last["1"] - sum(found["plain"]["1"][-2:]) / 2))
-    assert found["ours"]["1"][0] == pytest.approx(found["plain"]["1"][0], rel=0.05)
-    assert found["ours"]["0"][0] != found["ours"]["1"][0]
-    assert "differ by" in text
 
 
 def test_consistency_compares_with_the_plain_way_and_the_sigmoid(checkout: Path, tmp_path: Path) -> None:
