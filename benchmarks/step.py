@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     # plain.py has ACDIS alone: others' plain way is their own code in torch's default memory format
     way = "fp32" if options.measure == "plain" and options.method != "acdis" else options.measure
     libraries = peak_bytes()
-    seconds = [step(method, optimisers, batch, way)[0] for _ in range(1 + options.steps)]
+    seconds = [step(method, optimisers, batch, way) for _ in range(1 + options.steps)]
     return {
         "seconds": seconds[1:],
         "warm_up_seconds": seconds[0],
@@ -110,16 +110,15 @@ def draw(side: int, size: int) -> Any:
     )
 
 
-def step(method: Any, optimisers: Sequence[Any], batch: Any, side: str) -> tuple[float, float]:
-    """Forward, backward, Adam; seconds, and the loss before it."""
+def step(method: Any, optimisers: Sequence[Any], batch: Any, side: str) -> float:
+    """Forward, backward, Adam; seconds."""
     start = time.perf_counter()
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
-    found = loss(method, batch, side)
-    found.backward()
+    loss(method, batch, side).backward()
     for optimiser in optimisers:
         optimiser.step()
-    return time.perf_counter() - start, found.item()
+    return time.perf_counter() - start
 
 
 def loss(method: Any, batch: Any, side: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,23 @@ def tracking_of(experiment: Experiment, base: Path) -> dict[str, str]:
     return {"uri": experiment.tracking.uri or default_uri(base), "experiment": experiment.tracking.experiment}
 
 
+def tracker_of(
+    job: Job, running: bool, patience: float = AFTER_SECONDS
+) -> contextlib.AbstractContextManager[RunTracker]:
+    """The cell's MLflow run."""
+    return opened(job.cell.folder, job.cell.name, job.tracking, running, patience)
+
+
 @contextlib.contextmanager
-def tracker_of(job: Job, running: bool, patience: float = AFTER_SECONDS) -> Iterator[RunTracker]:
-    """The cell's MLflow run. What a server has not taken in `patience` seconds waits for the next start."""
-    uri, name = job.tracking["uri"], job.cell.name
-    tracker = RunTracker(job.cell.folder, uri, job.tracking["experiment"], name, name, running=running)
+def opened(
+    folder: Path, name: str, tracking: Mapping[str, str], running: bool, patience: float = AFTER_SECONDS
+) -> Iterator[RunTracker]:
+    """An MLflow run of that name, its journal in `folder`, at the place that `tracking_of` gives.
+
+    What a server has not taken in `patience` seconds waits for the next start.
+    """
+    uri = tracking["uri"]
+    tracker = RunTracker(folder, uri, tracking["experiment"], name, name, running=running)
     try:
         yield tracker
     finally:

@@ -17,9 +17,8 @@ from acdis.data.splits import from_files
 from acdis.errors import UserError
 from acdis.report.facts import PHANTOM_WARNING
 from acdis.tracking.lineage import lineage
-from acdis.tracking.runs import RunTracker
 from acdis.verbs import publish
-from acdis.verbs.cell import AFTER_SECONDS, evaluation_folder, tracker_of, tracking_of
+from acdis.verbs.cell import evaluation_folder, opened, tracker_of, tracking_of
 from acdis.verbs.progress import Display
 from acdis.verbs.train import where_to_look
 
@@ -110,8 +109,7 @@ def _publish(job: Job) -> str:
         with tracker_of(job, running=False) as tracker:
             return publish.scores(tracker, cell, folder, experiment.evaluation, title)
     name = f"{cell.name}/{folder.name}"
-    tracker = RunTracker(folder, tracking["uri"], tracking["experiment"], name, name)
-    try:
+    with opened(folder, name, tracking, running=True) as tracker:
         tree = experiment.model_dump(mode="json")
         tracker.log_params(
             flatten({"data": {"root": tree["data"]["root"]}, "evaluation": tree["evaluation"]})
@@ -119,6 +117,4 @@ def _publish(job: Job) -> str:
         tracker.log_tags(lineage() | {"acdis.evaluation_of": cell.name})
         text = publish.scores(tracker, cell, folder, experiment.evaluation, title)
         tracker.finish("FINISHED")
-    finally:
-        tracker.close(timeout=AFTER_SECONDS)
     return text

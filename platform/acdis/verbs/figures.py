@@ -13,8 +13,7 @@ from acdis.ablation.cells import Cell, read_json
 from acdis.data.inputs import find_cases, prepare_cases
 from acdis.errors import UserError
 from acdis.report.facts import PHANTOM_WARNING
-from acdis.tracking.runs import RunTracker
-from acdis.verbs.cell import AFTER_SECONDS, tracking_of
+from acdis.verbs.cell import opened, tracking_of
 from acdis.verbs.progress import Display
 
 if TYPE_CHECKING:
@@ -125,17 +124,6 @@ def _log(drawn: Iterable[Figure], sights: Sequence[Sight], base: Path) -> None:
         if not files:
             continue
         place = tracking_of(sight.experiment, base)
-        with sight.cell.alone():
-            tracker = RunTracker(
-                sight.cell.folder,
-                place["uri"],
-                place["experiment"],
-                sight.cell.name,
-                sight.cell.name,
-                running=False,
-            )
-            try:
-                for file in files:
-                    tracker.log_artifact(file, FOLDER)
-            finally:
-                tracker.close(timeout=AFTER_SECONDS)
+        with sight.cell.alone(), opened(sight.cell.folder, sight.cell.name, place, running=False) as tracker:
+            for file in files:
+                tracker.log_artifact(file, FOLDER)
