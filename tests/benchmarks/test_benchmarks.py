@@ -97,7 +97,7 @@ def test_step_compares_with_the_plain_way(load) -> None:
     assert summary["median_seconds"] == {"plain": 2.0, "fp32": 0.5, "checkpointed": 2.0}
     assert summary["speedup"]["fp32"] == 4.0
     assert summary["memory_over_plain"]["fp32"] == pytest.approx(0.5)
-    size = {"crop": 80, "width": 16, "batch": 1, "steps": 3}
+    size = {"method": "acdis", "crop": 80, "width": 16, "batch": 1, "steps": 3}
     text = step.report(size, results, summary)
     assert "best 4.00 ×" in text
     assert "checkpointing leaves 50 % of the peak" in text
