@@ -141,6 +141,15 @@ def test_relative_paths_in_overrides_are_the_working_directorys(
     assert found.data.split.train == "$LISTS/a.txt"
 
 
+@pytest.mark.parametrize("text", ["a\x85b", "\u2028", "Köln"])
+def test_letters_and_line_breaks_of_unicode_come_back(tmp_path: Path, text: str) -> None:
+    """U+0085 became spaces where PyYAML wrote it unescaped."""
+    experiment = config.parse({"method": {"options": {text: text}}}, "test")
+    file = tmp_path / "round.yaml"
+    file.write_text(config.dump(experiment), encoding="utf-8")
+    assert config.load(file) == experiment
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31 - 1),

@@ -91,7 +91,7 @@ class Search:
         except UserError:
             whole = True
         tree = wanted.model_dump(mode="json") if whole else {"extends": str(self.base.resolve()), **above}
-        return f"# {heading}\n" + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        return f"# {heading}\n" + yaml.safe_dump(tree, sort_keys=False)
 
 
 def load(path: Path, experiment: Path | None = None, overrides: Sequence[str] = ()) -> Search:

@@ -100,7 +100,8 @@ def parse(tree: Mapping[str, Any], source: str) -> Experiment:
 
 def dump(experiment: Experiment) -> str:
     """The whole tree as YAML, defaults written out."""
-    return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    # ASCII with escapes: PyYAML writes U+0085 as it is and then reads it back as a space.
+    return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
