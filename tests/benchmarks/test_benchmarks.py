@@ -29,6 +29,7 @@ SCRIPTS = (
     "plan",
     "growth",
     "consistency",
+    "curve",
 )
 
 
@@ -316,3 +317,20 @@ def test_consistency_compares_with_the_plain_way_and_the_sigmoid(checkout: Path,
     assert found["speedup"] == pytest.approx(seconds["plain"] / seconds["ours"])
     assert found["sigmoids"] == pytest.approx(seconds["ours"] / seconds["sigmoid"])
     assert "times the sigmoid alone" in text
+
+
+@pytest.mark.slow
+def test_curve_trains_the_same_on_both_sides(checkout: Path, tmp_path: Path) -> None:
+    """In fp32 a few steps of both sides differ by rounding alone; seeds differ by more."""
+    root, file = tmp_path / "cases", tmp_path / "curve.json"
+    phantom.write(root, cases=2, seed=0, shape=(32, 32, 32), spacing=5.0)
+    words = ["--crop=16", "--width=4", "--steps=8", "--seeds", "0", "1", f"--json={file}"]
+    printed = run(checkout, "curve", str(root), *words)
+    found = json.loads(file.read_text())
+    fast = "bf16" if cpu_has_bf16() else "fp32"
+    plain, ours = (np.array(found["runs"][f"{side} 0"]["losses"]) for side in ("plain", fast))
+    assert len(plain) == len(ours) == 8
+    np.testing.assert_allclose(ours, plain, rtol=0.05 if fast == "bf16" else 1e-3)
+    assert found["difference"] == pytest.approx(abs(plain[-2:].mean() - ours[-2:].mean()))
+    assert found["difference"] < found["spread"]
+    assert "below the spread" in printed
