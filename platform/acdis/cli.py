@@ -189,6 +189,28 @@ def search(
     _run(search, Request(spec, experiment, overrides or [], at_once))
 
 
+@app.command()
+def dashboard(
+    words: Words = None,
+    experiment: OnExperiment = None,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; others than this machine: 0.0.0.0")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 5000,
+    store: Annotated[
+        str | None, typer.Option(help="MLflow's database, such as postgresql://…; without it the home's")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="path in front of all pages, such as /lab")] = "",
+    login: Annotated[bool, typer.Option("--login", help="with MLflow's users and passwords")] = False,
+) -> None:
+    """MLflow's UI with our comparison pages beside it, in one server; Ctrl-C ends it."""
+    from acdis.verbs.dashboard import Wanted
+    from acdis.verbs.dashboard import dashboard as verb
+
+    paths, overrides = split_words(words or [])
+    _run(verb, Wanted(paths, experiment, overrides, host, port, store, prefix.rstrip("/"), login))
+
+
 @report_app.command("figures")
 def report_figures(
     runs: Annotated[list[str], typer.Argument(help="cells' names (their beginnings will do) or folders")],

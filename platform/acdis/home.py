@@ -12,6 +12,15 @@ UPLOAD = "runtime_resources"
 
 
 def home() -> Path:
+    """The folder of `place`, made if it is not there.
+
+    Raises:
+        UserError: as `place`, or it cannot be made or written to.
+    """
+    return _usable(place())
+
+
+def place() -> Path:
     """The absolute path of the folder that keeps stores, checkpoints, caches and reports.
 
     `ACDIS_HOME` where it is set, else `runs/` in the checkout; of an installed package, `runs/` in the
@@ -27,13 +36,13 @@ def home() -> Path:
             raise UserError(
                 f"ACDIS_HOME: {given!r} is not an absolute path; set it to one that every node sees"
             )
-        return _usable(path)
+        return path
     if UPLOAD in Path.cwd().parts or UPLOAD in Path(__file__).parts:
         raise UserError(
             "ACDIS_HOME: not set, and this job runs in Ray's upload folder, which vanishes; submit with "
             '--runtime-env-json \'{"env_vars": {"ACDIS_HOME": "/absolute/path"}}\''
         )
-    return _usable((checkout() or Path.cwd()) / "runs")
+    return (checkout() or Path.cwd()) / "runs"
 
 
 def _usable(path: Path) -> Path:

@@ -66,7 +66,7 @@ def test_the_uploaded_code_is_what_runs_on_the_workers(undisturbed: Any, checkou
 def test_a_submitted_training_ends_with_its_table_and_the_way_to_the_dashboard(undisturbed: Any) -> None:
     lines = [line for line in undisturbed.output.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 15 + 1
-    assert "mlflow server" in undisturbed.output
+    assert "acdis dashboard" in undisturbed.output
     assert undisturbed.cell().state()["status"] == "done"
     assert not (undisturbed.cell().folder / "last.pt").exists()
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from acdis.report.as_latex import LONG, escape
-from acdis.verbs.report import RENDERERS, render
+from acdis.report.forms import RENDERERS, render
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
 #: Everything that one of the formats could take for its own.

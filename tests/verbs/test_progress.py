@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from acdis.ablation.pace import clock, remaining, steps_done
 from acdis.verbs import progress
 from acdis.verbs.cell import projection
-from acdis.verbs.progress import Display, clock, describe, remaining, steps_done
+from acdis.verbs.progress import Display, describe
 
 TRAINING: dict[str, Any] = {
     "status": "training",

@@ -20,9 +20,10 @@ from acdis.ablation.members import Member, resolve
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
 from acdis.evaluation.records import Record, write_parquet
+from acdis.report.forms import RENDERERS
 from acdis.tracking import patch
 from acdis.verbs import specs
-from acdis.verbs.report import RENDERERS, Wanted, report
+from acdis.verbs.report import Wanted, report
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
 EXPERIMENT = """

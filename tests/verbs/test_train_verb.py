@@ -60,9 +60,11 @@ def test_the_line_that_opens_the_dashboard(tmp_path: Path) -> None:
     base = tmp_path / "a home"
     words = shlex.split(where_to_look(config.load(None), base))
     assert words[0] == "dashboard:"
-    assert Path(words[1]).name == "mlflow"
-    assert words[words.index("--backend-store-uri") + 1] == f"sqlite:///{base}/mlflow.db"
-    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert words[1:3] == ["env", f"ACDIS_HOME={base}"]
+    assert Path(words[3]).name == "acdis"
+    assert words[4:] == ["dashboard"]
+    elsewhere = config.load(None, ["tracking.uri=sqlite:////data/other.db"])
+    assert shlex.split(where_to_look(elsewhere, base))[-2:] == ["--store", "sqlite:////data/other.db"]
     served = config.load(None, ["tracking.uri=https://me:secret@tracking.example.org"])
     assert where_to_look(served, base) == "dashboard: https://tracking.example.org"
 

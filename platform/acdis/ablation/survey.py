@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,11 +54,21 @@ def survey(members: Sequence[Member], base: Path) -> list[Standing]:
 def _look(member: Member, base: Path) -> tuple[Status, dict[str, Any]]:
     cell = Cell(home.cells(base) / member.cell)
     state = _state(cell)
-    if state.get("status") == "done" and _is_whole(cell, member):
-        return "done", state
-    if state and cell.busy():
-        return "running", state
-    return ("failed" if state.get("status") == "failed" else "missing"), state
+    return status_of(state, lambda: _is_whole(cell, member), cell.busy), state
+
+
+def status_of(state: Mapping[str, Any], whole: Callable[[], bool], busy: Callable[[], bool]) -> Status:
+    """How a cell stands.
+
+    Args:
+        state: what it says of itself.
+        whole: whether weights and scores are there; busy: whether a process trains it. Asked only if need be.
+    """
+    if state.get("status") == "done" and whole():
+        return "done"
+    if state and busy():
+        return "running"
+    return "failed" if state.get("status") == "failed" else "missing"
 
 
 def _is_whole(cell: Cell, member: Member) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,19 @@ SCORED = "scored"
 _USER = re.compile(r"(\w://)[^\s/\"']+@")
 
 
+#: Of a cell's evaluation, by both names: whether it is scored, how it stands, hours, code.
+Look = Callable[[str, str], tuple[bool, str, dict[str, float], str]]
+
+
 def collect(members: Sequence[Member], base: Path) -> list[SpecFacts]:
     """One entry per spec, rows and seeds in the order of `members`."""
-    cell_facts = functools.cache(lambda name, evaluation: _cell(Cell(home.cells(base) / name), evaluation))
-    return [
-        _spec(list(group), cell_facts) for _, group in groupby(members, key=lambda member: id(member.spec))
-    ]
+    return outline(members, lambda name, evaluation: _cell(Cell(home.cells(base) / name), evaluation))
+
+
+def outline(members: Sequence[Member], look: Look = lambda *_: (False, "", {}, "")) -> list[SpecFacts]:
+    """As `collect`, with what `look` says of the cells; without it no cell is looked at."""
+    once = functools.cache(look)
+    return [_spec(list(group), once) for _, group in groupby(members, key=lambda member: id(member.spec))]
 
 
 def reader(base: Path) -> Reader:
@@ -46,7 +53,7 @@ def records_file(base: Path, cell: str, evaluation: str) -> Path:
     return Cell(home.cells(base) / cell).evaluations / evaluation / "records.parquet"
 
 
-def _spec(members: Sequence[Member], cell_facts: Any) -> SpecFacts:
+def _spec(members: Sequence[Member], look: Look) -> SpecFacts:
     spec, first = members[0].spec, members[0].experiment
     return SpecFacts(
         spec.name,
@@ -58,7 +65,7 @@ def _spec(members: Sequence[Member], cell_facts: Any) -> SpecFacts:
         dict(spec.excluded),
         any(member.experiment.data.phantoms is not None for member in members),
         first.evaluation.et_minimum,
-        tuple(_row(group, cell_facts) for group in _by_row(members)),
+        tuple(_row(group, look) for group in _by_row(members)),
     )
 
 
@@ -66,11 +73,11 @@ def _by_row(members: Iterable[Member]) -> list[list[Member]]:
     return [list(group) for _, group in groupby(members, key=lambda member: member.row.id)]
 
 
-def _row(members: Sequence[Member], cell_facts: Any) -> RowFacts:
+def _row(members: Sequence[Member], look: Look) -> RowFacts:
     row = members[0].row
     cells = []
     for member in members:
-        scored, standing, spent, code = cell_facts(member.cell, member.evaluation)
+        scored, standing, spent, code = look(member.cell, member.evaluation)
         cells.append(CellFacts(member.seed, member.cell, member.evaluation, scored, standing, spent, code))
     paper = None if row.paper is None else {region: float(value) for region, value in row.paper.items()}
     return RowFacts(row.id, row.label, row.note, paper, _plain(row.changes), tuple(cells))
@@ -87,7 +94,7 @@ def _cell(cell: Cell, evaluation: str) -> tuple[bool, str, dict[str, float], str
     scored = (cell.evaluations / evaluation / "records.parquet").is_file()
     state = cell.state()
     tags = read_json(cell.folder / "lineage.json").get("tags", {})
-    return scored, SCORED if scored else standing(cell, state), hours(cell, state), _code(tags)
+    return scored, SCORED if scored else standing(cell, state), hours(cell, state), code_of(tags)
 
 
 def standing(cell: Cell, state: dict[str, Any]) -> str:
@@ -105,14 +112,17 @@ def standing(cell: Cell, state: dict[str, Any]) -> str:
 def hours(cell: Cell, state: dict[str, Any]) -> dict[str, float]:
     """What the training cost: worker time × CPUs or GPUs, hours; empty before its first epoch."""
     epochs = cell.history()
-    if not epochs:
-        return {}
-    workers = sum(entry["seconds"] for entry in epochs) / 3600 * state.get("workers", 1)
+    return spent(sum(entry["seconds"] for entry in epochs), state) if epochs else {}
+
+
+def spent(seconds: float, state: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of a training as CPU- or GPU-hours."""
+    workers = seconds / 3600 * state.get("workers", 1)
     kind, count = ("gpu", state["gpus"]) if state.get("gpus") else ("cpu", state.get("cpus", 1))
     return {kind: workers * count}
 
 
-def _code(tags: dict[str, str]) -> str:
+def code_of(tags: Mapping[str, str]) -> str:
     """`0b338d9`, with a `+` where the tree was changed."""
     commit = tags.get("acdis.git_commit", "–")
     return commit[:7] + ("+" if tags.get("acdis.git_dirty") == "true" else "")

@@ -43,9 +43,11 @@ def brief(compared: Sequence[Compared], detail: tuple[str, str]) -> Document:
     sections: list[Section] = []
     for spec, rows, result in compared:
         marks = _marks(spec.rows)
-        sections += [Section(2, spec.title, tuple(_standing(spec))), _means(spec, rows, result, marks)]
+        sections += [Section(2, spec.title, tuple(standing_lines(spec))), _means(spec, rows, result, marks)]
         if any(row.paper for row in spec.rows):
-            sections.append(Section(3, "Order of the rows beside the paper's", tuple(_order(spec, result))))
+            sections.append(
+                Section(3, "Order of the rows beside the paper's", tuple(order_lines(spec, result)))
+            )
         chosen = [row for row in rows if (spec.name, row.id) == detail and row.id in result.figures]
         sections += [_detail(row, result.figures[row.id]) for row in chosen]
     return Document(whole.title, whole.warnings, tuple(sections))
@@ -53,11 +55,11 @@ def brief(compared: Sequence[Compared], detail: tuple[str, str]) -> Document:
 
 def _spec(spec: SpecFacts, rows: Sequence[RowScores], result: Comparison) -> Iterator[Section]:
     marks = _marks(spec.rows)
-    yield Section(2, f"{spec.title} ({spec.name})", tuple(_standing(spec)))
+    yield Section(2, f"{spec.title} ({spec.name})", tuple(standing_lines(spec)))
     yield _means(spec, rows, result, marks)
     yield _differences(spec, result, marks)
     if any(row.paper for row in spec.rows):
-        yield Section(3, "Order of the rows beside the paper's", notes=tuple(_order(spec, result)))
+        yield Section(3, "Order of the rows beside the paper's", notes=tuple(order_lines(spec, result)))
     yield _cells(spec, result)
     for row in rows:
         if row.id in result.figures:
@@ -78,7 +80,14 @@ def _label(row: RowFacts, marks: dict[str, str], baseline: str) -> str:
     return " ".join(word for word in words_of_it if word)
 
 
-def _standing(spec: SpecFacts) -> Iterator[str]:
+def strength_line(result: Comparison) -> str:
+    """What so many cases and seeds can carry at most."""
+    tested = [difference.cases for difference in result.differences if difference.effect]
+    return words.strength(result.tests, min(tested)) if tested else words.untested(len(result.differences))
+
+
+def standing_lines(spec: SpecFacts) -> Iterator[str]:
+    """How many cells are scored, what is missing and why, and what a single seed means."""
     cells = [(row, cell) for row in spec.rows for cell in row.cells]
     scored = sum(cell.scored for _, cell in cells)
     seeds = sorted({cell.seed for _, cell in cells})
@@ -140,18 +149,17 @@ def _differences(spec: SpecFacts, result: Comparison, marks: dict[str, str]) -> 
         return Section(3, title, (f"None: {why if known else 'it is not among the rows asked for'}.",))
     labels = {row.id: _label(row, marks, spec.baseline) for row in spec.rows}
     head = ("Row", "Region", "Seeds", "Cases", "Δ", "95 % interval", "Δ paper", "p Wilcoxon", "p bootstrap")
-    published = {row.id: row.paper or {} for row in spec.rows}
+    figures_of_paper = {row.id: row.paper or {} for row in spec.rows}
     body = tuple(
-        _difference(each, labels, _published(published, each, spec.baseline)) for each in result.differences
+        _difference(each, labels, published(figures_of_paper, each, spec.baseline))
+        for each in result.differences
     )
-    tested = [difference.cases for difference in result.differences if difference.effect]
-    said = words.strength(result.tests, min(tested)) if tested else words.untested(len(body))
     shown = [row for row in spec.rows if row.id in {each.row for each in result.differences}]
     table = Table((*head, "Verdict"), body, "llrrrrrrrl")
-    return Section(3, title, (said,), table, _notes(shown, marks))
+    return Section(3, title, (strength_line(result),), table, _notes(shown, marks))
 
 
-def _published(paper: Mapping[str, Mapping[str, float]], difference: Difference, baseline: str) -> float:
+def published(paper: Mapping[str, Mapping[str, float]], difference: Difference, baseline: str) -> float:
     """The same difference in the paper; NaN where it has none."""
     ours, theirs = (paper.get(name, {}).get(difference.region) for name in (difference.row, baseline))
     return math.nan if ours is None or theirs is None else ours - theirs
@@ -174,7 +182,8 @@ def _difference(difference: Difference, labels: dict[str, str], published: float
     )
 
 
-def _order(spec: SpecFacts, result: Comparison) -> Iterator[str]:
+def order_lines(spec: SpecFacts, result: Comparison) -> Iterator[str]:
+    """Kendall's τ beside the paper's order, and which rows were read from garbled tick marks."""
     if not result.agreement:
         yield "Kendall's τ: not to be had yet; it takes two rows with scores and figures of the paper."
         return

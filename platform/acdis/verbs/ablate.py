@@ -11,6 +11,7 @@ from pathlib import Path
 from acdis import home
 from acdis.ablation.cells import write_text
 from acdis.ablation.members import Member
+from acdis.ablation.pace import clock
 from acdis.ablation.survey import Standing, survey
 from acdis.cluster import session
 from acdis.cluster.session import Room
@@ -21,7 +22,7 @@ from acdis.tracking.lineage import lineage
 from acdis.verbs.cell import BEFORE_SECONDS, complete, tracker_of
 from acdis.verbs.crowd import BUSY, Crowd
 from acdis.verbs.parents import parents
-from acdis.verbs.progress import Display, clock
+from acdis.verbs.progress import Display
 from acdis.verbs.specs import open_specs
 from acdis.verbs.train import job_of, where_to_look
 

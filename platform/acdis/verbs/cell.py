@@ -9,12 +9,12 @@ from typing import Any
 
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
+from acdis.ablation.pace import clock
 from acdis.cluster.train import Job, TrainingFailed, TrainingStopped
 from acdis.config import Experiment
 from acdis.errors import UserError
 from acdis.tracking.runs import RunTracker, default_uri
 from acdis.verbs import publish
-from acdis.verbs.progress import clock
 
 #: Seconds that a start or a failure waits for a tracking server that is away, and the end of a run.
 BEFORE_SECONDS, AFTER_SECONDS = 5.0, 30.0

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from acdis.ablation.cells import Cell
-from acdis.verbs.progress import Display, clock, remaining, steps_done
+from acdis.ablation.pace import clock, remaining, steps_done
+from acdis.verbs.progress import Display
 
 #: Seconds between two looks into the folders.
 PAUSE = 2.0

@@ -11,6 +11,7 @@ from acdis.ablation.cells import Cell
 from acdis.ablation.members import Member
 from acdis.ablation.spec import Spec
 from acdis.ablation.survey import survey
+from acdis.report import roster
 from acdis.tracking.lineage import lineage
 from acdis.tracking.specs import Link, SpecTracker, close_orphans, settle
 from acdis.verbs.cell import tracking_of
@@ -19,6 +20,7 @@ from acdis.verbs.cell import tracking_of
 @contextlib.contextmanager
 def parents(members: Sequence[Member], base: Path) -> Iterator[None]:
     """A parent run per spec for the time of the block; how the block ends is how they end."""
+    roster.save(members, base)
     trackers = [_Parent(spec, members, base) for spec in dict.fromkeys(member.spec for member in members)]
     try:
         yield

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from acdis import config, home
 from acdis.ablation.members import Member
+from acdis.ablation.pace import clock
 from acdis.ablation.spec import Spec
 from acdis.ablation.survey import STATUSES, Standing, survey
 from acdis.cluster import resources
@@ -21,7 +22,7 @@ from acdis.errors import UserError
 from acdis.verbs import estimate
 from acdis.verbs.estimate import Measured
 from acdis.verbs.measure import measure_missing
-from acdis.verbs.progress import Display, clock
+from acdis.verbs.progress import Display
 from acdis.verbs.specs import open_specs
 
 #: Rows of a table that are shown; of the others it is said how they stand.

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from acdis.ablation.pace import clock, remaining, steps_done
+
 #: Seconds between lines in a log, and after which workers take unusually long to start.
 LOG_SECONDS, PATIENCE = 10.0, 60.0
 
@@ -109,29 +111,6 @@ def _training(state: dict[str, Any]) -> str:
         f"training: epoch {state['epoch']} of {state['epochs']}, step {state['step']} of {state['steps']}, "
         f"loss {state['loss']:.3f}{_dice(state)}{left}"
     )
-
-
-def steps_done(state: dict[str, Any]) -> int:
-    """Optimiser steps over all epochs; the end of an epoch may be newer than its last step that was told."""
-    steps = int(state.get("steps", 0))
-    told = (int(state.get("epoch", 1)) - 1) * steps + int(state.get("step", 0))
-    return max(int(state.get("done", 0)) * steps, told)
-
-
-def remaining(state: dict[str, Any]) -> float:
-    """Seconds of training steps that are left, from the measured step."""
-    if not state.get("steps"):
-        return float(state.get("projected_seconds", 0.0))
-    return max(0, state["epochs"] * state["steps"] - steps_done(state)) * float(state["step_seconds"])
-
-
-def clock(seconds: float) -> str:
-    """`2 h 05 min`, `3 min 10 s`, `12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _dice(state: dict[str, Any]) -> str:

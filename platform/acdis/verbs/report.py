@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from acdis import home
 from acdis.ablation.cells import write_text
 from acdis.errors import UserError
-from acdis.report import as_csv, as_html, as_latex, as_markdown, bundle, sources
-from acdis.report.comparison import compare
-from acdis.report.facts import Reader, SpecFacts, with_scores
-from acdis.report.sections import Compared, document
+from acdis.report import bundle, sources
+from acdis.report.facts import Reader, SpecFacts
+from acdis.report.forms import RENDERERS, render
 
-RENDERERS: dict[str, Callable[[Sequence[Compared]], str]] = {
-    "md": lambda compared: as_markdown.render(document(compared)),
-    "latex": lambda compared: as_latex.render(document(compared)),
-    "csv": as_csv.render,
-    "html": lambda compared: as_html.render(document(compared)),
-}
 _ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".html": "html", ".htm": "html"}
 
 
@@ -60,20 +53,6 @@ def report(wanted: Wanted) -> None:
         sys.stdout.write(text)
     else:
         _write(wanted.out, text)
-
-
-def render(specs: Sequence[SpecFacts], read: Reader, form: str) -> str:
-    """The report of these specs in one of the `RENDERERS`."""
-    return RENDERERS[form](compared(specs, read))
-
-
-def compared(specs: Sequence[SpecFacts], read: Reader) -> list[Compared]:
-    """The specs with their scores, and what these say."""
-    found: list[Compared] = []
-    for spec in specs:
-        rows = [with_scores(row, read) for row in spec.rows]
-        found.append((spec, rows, compare(rows, spec.baseline)))
-    return found
 
 
 def _form(wanted: Wanted) -> str:

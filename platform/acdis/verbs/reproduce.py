@@ -10,9 +10,10 @@ from acdis.ablation.cells import write_text
 from acdis.cluster.train import TrainingFailed
 from acdis.errors import UserError
 from acdis.report import as_markdown
+from acdis.report.forms import RENDERERS, compared
 from acdis.report.sections import brief
 from acdis.verbs.ablate import Request, ablate
-from acdis.verbs.report import RENDERERS, Wanted, compared, trained
+from acdis.verbs.report import Wanted, trained
 
 TABLES = ("table2.yaml", "table3.yaml")
 #: Spec and row of ACDIS as the paper proposes it: its 15 subsets are shown.

@@ -14,9 +14,10 @@ from rich.text import Text
 
 from acdis import home
 from acdis.ablation.members import Member
+from acdis.ablation.pace import clock, remaining, steps_done
 from acdis.ablation.survey import Standing, survey
 from acdis.verbs.plan import WIDTH, counted
-from acdis.verbs.progress import Display, clock, remaining, steps_done
+from acdis.verbs.progress import Display
 from acdis.verbs.specs import open_specs
 
 #: Seconds between looks, and of nothing at work before looking ends: between two cells nobody may be.

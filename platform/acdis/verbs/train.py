@@ -89,10 +89,11 @@ def split_names(inputs: Inputs) -> dict[str, list[str]]:
 
 
 def where_to_look(experiment: Experiment, base: Path) -> str:
-    """The line that opens the dashboard, with the `mlflow` that belongs to this Python."""
-    uri = public(experiment.tracking.uri or default_uri(base))
+    """The line that opens the dashboard, with the program that belongs to this Python."""
+    uri = experiment.tracking.uri or default_uri(base)
     if uri.startswith("http"):
-        return f"dashboard: {uri}"
-    program = Path(sys.executable).parent / "mlflow"
-    command = [str(program) if program.exists() else "mlflow", "server", "--backend-store-uri", uri]
-    return f"dashboard: {shlex.join([*command, '--host', '127.0.0.1', '--port', '5000'])}"
+        return f"dashboard: {public(uri)}"
+    program = Path(sys.executable).parent / "acdis"
+    command = ["env", f"ACDIS_HOME={base}", str(program) if program.exists() else "acdis", "dashboard"]
+    command += [] if uri == default_uri(base) else ["--store", public(uri)]
+    return f"dashboard: {shlex.join(command)}"

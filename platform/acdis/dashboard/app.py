@@ -1,0 +1,87 @@
+"""MLflow's server with our pages beside it: `mlflow server --app-name acdis`, or `acdis-basic-auth`.
+
+MLflow's own UI and API stay as they are; `/acdis` is put before its catch-all route.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from acdis.errors import UserError
+
+#: Where our pages are, below the server's prefix.
+PLACE = "/acdis"
+
+
+def create_app() -> Any:
+    """For `--app-name acdis`: no login, as MLflow has none then."""
+    _needs_uvicorn()
+    from mlflow.server.fastapi_app import app
+
+    return attach(app)
+
+
+def create_protected_app() -> Any:
+    """For `--app-name acdis-basic-auth`: MLflow's users and login, for our pages as well."""
+    _needs_uvicorn()
+    from mlflow.server.auth import create_app as mlflow_app
+
+    from acdis.dashboard.login import Login
+
+    app = mlflow_app()
+    return attach(app, lambda pages, site: Login(pages, app, site))
+
+
+def attach(app: Any, protect: Any = lambda pages, site: pages) -> Any:
+    """Put our pages into MLflow's FastAPI application.
+
+    Args:
+        protect: wraps our pages (an ASGI application, and the site) in one that lets only some see them.
+    """
+    from starlette.routing import Mount, Route
+
+    from acdis.dashboard.settings import from_environment
+    from acdis.dashboard.site import Site
+    from acdis.dashboard.warm import warm
+
+    settings = from_environment()
+    site = Site(settings)
+    place = settings.prefix + PLACE
+    app.router.routes.insert(0, Mount(place, protect(pages(site), site)))
+    app.router.routes.insert(0, Route(place, _to_the_overview))
+    threading.Thread(target=warm, args=(site,), name="acdis-warm", daemon=True).start()
+    return app
+
+
+def pages(site: Any) -> Any:
+    """Our pages alone, an ASGI application."""
+    from fastapi import FastAPI
+    from starlette.staticfiles import StaticFiles
+
+    from acdis.dashboard import guard
+    from acdis.dashboard.pages import PAGES
+    from acdis.dashboard.views import HERE
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.site = site
+    for page in PAGES:
+        app.include_router(page.router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    guard.install(app)
+    return app
+
+
+async def _to_the_overview(request: Any) -> Any:
+    """`/acdis` is `/acdis/`."""
+    from starlette.responses import RedirectResponse
+
+    return RedirectResponse(request.scope["path"] + "/")
+
+
+def _needs_uvicorn() -> None:
+    if os.environ.get("_MLFLOW_SGI_NAME", "uvicorn") != "uvicorn":
+        raise UserError(
+            "mlflow server: our pages need uvicorn; leave out --gunicorn-opts and --waitress-opts"
+        )

@@ -1,0 +1,46 @@
+"""Files that are read once, and again only when they have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+#: Of a file: when it was written (ns) and its size. All our files are replaced as a whole.
+Stamp = tuple[int, int]
+
+
+def stamp(path: Path | str) -> Stamp | None:
+    """None where there is no such file."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+class Files:
+    """What was read from files, by path and reader."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Path, Any], tuple[Stamp, Any]] = {}
+
+    def read(self, path: Path, parse: Callable[[Path], Any], default: Any) -> Any:
+        """What `parse` makes of the file; `default` where there is none, or it is half written or damaged."""
+        now = stamp(path)
+        if now is None:
+            return default
+        kept = self._kept.get((path, parse))
+        if kept is not None and kept[0] == now:
+            return kept[1]
+        try:
+            value = parse(path)
+        except (OSError, ValueError):  # gone meanwhile, or not what it should be
+            return default
+        self._kept[path, parse] = (now, value)
+        return value
+
+    def knows(self, path: Path, parse: Callable[[Path], Any]) -> bool:
+        """Whether `read` would not have to open it."""
+        kept = self._kept.get((path, parse))
+        return kept is not None and kept[0] == stamp(path)

@@ -1,0 +1,118 @@
+"""What pages read: specs with how their cells stand, and runs; kept until something changes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from acdis.ablation.cells import Cell
+from acdis.dashboard import runs
+from acdis.dashboard.catalogue import Catalogue, Known
+from acdis.dashboard.files import Files, Stamp
+from acdis.dashboard.folders import ABSENT, Folders, Seen
+from acdis.dashboard.runs import Run
+from acdis.dashboard.settings import Settings
+from acdis.dashboard.store import Store, StoreAwayError
+from acdis.report.collect import SCORED, code_of, standing
+from acdis.report.facts import CellFacts, SpecFacts
+
+if TYPE_CHECKING:
+    from acdis.dashboard.results import Results
+
+
+class NotThereError(Exception):
+    """What a page was asked for is not there; says what is, or what to do."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One row and seed of a spec as it stands: cell, folder, run."""
+
+    row: str
+    label: str
+    cell: CellFacts
+    seen: Seen
+    run: Run | None
+
+
+class Site:
+    """One for each server process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.files = Files()
+        self.store = Store(settings.uri)
+        self.folders = Folders(settings.base, self.files)
+        self.catalogue = Catalogue(settings, self.files, self.store)
+
+    @functools.cached_property
+    def results(self) -> Results:
+        """Tables of specs."""
+        from acdis.dashboard.results import Results
+
+        return Results(self)
+
+    def known(self) -> Known:
+        """All specs, none of their cells looked at."""
+        return self.catalogue.known()
+
+    def plan(self, name: str) -> SpecFacts:
+        """A spec, none of its cells looked at. Raises NotThereError."""
+        known = self.known()
+        if name not in known.specs:
+            raise NotThereError(
+                f"There is no spec of this name. Known: {', '.join(known.specs) or 'none yet'}."
+            )
+        return known.specs[name]
+
+    def looked(self, name: str) -> tuple[SpecFacts, tuple[Stamp | None, ...]]:
+        """A spec as a report sees it: how its cells stand, what they cost; and the stamps of their records.
+
+        Raises:
+            NotThereError: there is no such spec.
+        """
+        spec = self.plan(name)
+        looks = self.looks(spec)
+        cells = iter(looks)
+        rows = tuple(replace(row, cells=tuple(next(cells).cell for _ in row.cells)) for row in spec.rows)
+        return replace(spec, rows=rows), tuple(look.seen.scores for look in looks)
+
+    def looks(self, spec: SpecFacts) -> list[Look]:
+        """Its rows and seeds, in their order, as they stand now."""
+        found = self.runs()
+        return [self._look(row.id, row.label, cell, found) for row in spec.rows for cell in row.cells]
+
+    def runs(self) -> Mapping[str, Run]:
+        """MLflow's run of each cell; empty where the store cannot be read."""
+        try:
+            return runs.cells(self.store)
+        except StoreAwayError:
+            return {}
+
+    def trouble(self) -> str:
+        """Why the store cannot be read; empty where it can."""
+        try:
+            runs.cells(self.store)
+        except StoreAwayError as error:
+            return str(error)
+        return ""
+
+    def _look(self, row: str, label: str, cell: CellFacts, found: Mapping[str, Run]) -> Look:
+        seen, run = self.folders.seen(cell.cell, cell.evaluation), found.get(cell.cell)
+        if not seen.state:
+            words = "trained elsewhere" if run else "not started"
+            code = code_of(self.folders.tags(cell.cell))
+            return Look(row, label, replace(cell, standing=words, code=code), ABSENT, run)
+        scored = seen.scores is not None
+        known = replace(
+            cell,
+            scored=scored,
+            standing=SCORED
+            if scored
+            else standing(Cell(self.folders.cell(cell.cell).folder), dict(seen.state)),
+            hours=dict(run.hours) if run and run.hours else self.folders.hours(cell.cell, seen.state),
+            code=code_of(run.tags if run and run.tags else self.folders.tags(cell.cell)),
+        )
+        return Look(row, label, known, seen, run)

@@ -1,0 +1,167 @@
+"""`dashboard`: MLflow's server with our pages beside it, on one port, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from acdis import home
+from acdis.dashboard.settings import SPECS_VARIABLE
+from acdis.errors import UserError
+from acdis.tracking import ENVIRONMENT, default_uri, open_store, public
+
+#: Seconds that the server may take to start, and to end after Ctrl-C.
+START, END = 120.0, 10.0
+APP, PROTECTED = "acdis", "acdis-basic-auth"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for.
+
+    Attributes:
+        specs: spec files that are shown; none: what the home knows, and `ablations/*.yaml`.
+        store: of MLflow; none: the home's.
+        port: 0 for a free one.
+        login: with MLflow's users and passwords.
+    """
+
+    specs: Sequence[Path] = ()
+    experiment: Path | None = None
+    overrides: Sequence[str] = ()
+    host: str = "127.0.0.1"
+    port: int = 5000
+    store: str | None = None
+    prefix: str = ""
+    login: bool = False
+
+
+def dashboard(wanted: Wanted) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        UserError: a spec or its data is wrong, the port is taken, or the package is not installed.
+    """
+    base = home.home()
+    uri = wanted.store or default_uri(base)
+    app = PROTECTED if wanted.login else APP
+    _check(wanted, uri, app)
+    if wanted.specs:
+        _remember(wanted, base)
+    port = wanted.port or _free(wanted.host)
+    if uri.startswith("sqlite"):
+        open_store(uri)  # made once before a server of several processes would
+    address = f"http://{'127.0.0.1' if wanted.host == '0.0.0.0' else wanted.host}:{port}{wanted.prefix}"
+    with _served(_command(wanted, base, uri, app, port), _environment(wanted)) as server:
+        _wait(server, f"http://{wanted.host}:{port}/health")
+        print(f"dashboard: {address}/acdis/   MLflow: {address}/   (Ctrl-C ends it)", flush=True)
+        try:
+            server.wait()
+        except KeyboardInterrupt:  # how it is meant to end
+            return
+    if server.returncode:
+        raise UserError(f"the server ended by itself ({server.returncode}); what it said stands above")
+
+
+def _check(wanted: Wanted, uri: str, app: str) -> None:
+    if uri.startswith("http"):
+        raise UserError(
+            f"--store {public(uri)}: is a server; run `dashboard` where its database is, or start that "
+            "server with --app-name acdis"
+        )
+    if not any(point.name == app for point in entry_points(group="mlflow.app")):
+        raise UserError(
+            "MLflow does not know our pages: this package is not installed; run `make install` or `pip`"
+        )
+    if wanted.login:
+        _check_login()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((wanted.host, wanted.port))
+        except OSError as error:
+            where = f"--host {wanted.host} --port {wanted.port}"
+            raise UserError(f"{where}: cannot be used ({error.strerror}); give another --port") from None
+
+
+def _check_login() -> None:
+    """What MLflow's login needs; without it the server would fail again and again."""
+    if find_spec("flask_wtf") is None:
+        raise UserError("--login: MLflow's login is not installed; run pip install 'mlflow[auth]'")
+    if not os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY"):
+        raise UserError(
+            "--login: MLFLOW_FLASK_SERVER_SECRET_KEY is not set; set it to a long random text that stays"
+        )
+
+
+def _remember(wanted: Wanted, base: Path) -> None:
+    """Name the cells of the specs asked for, so that the pages find them."""
+    from acdis.report import roster
+    from acdis.verbs.progress import Display
+    from acdis.verbs.specs import open_specs
+
+    with Display() as display:
+        roster.save(
+            open_specs(wanted.specs, wanted.experiment, wanted.overrides, None, None, base, display), base
+        )
+
+
+def _command(wanted: Wanted, base: Path, uri: str, app: str, port: int) -> list[str]:
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", app, "--workers", "1"]
+    command += ["--host", wanted.host, "--port", str(port), "--backend-store-uri", uri]
+    command += ["--artifacts-destination", (base / "mlartifacts").as_uri()]
+    return command + (["--static-prefix", wanted.prefix] if wanted.prefix else [])
+
+
+def _environment(wanted: Wanted) -> dict[str, str]:
+    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | ENVIRONMENT
+    if wanted.specs:
+        own[SPECS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in wanted.specs)
+    return own | dict(os.environ) | {"ACDIS_HOME": str(home.home())}
+
+
+@contextlib.contextmanager
+def _served(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The server in a group of its own, ended with the block: Ctrl-C comes here first."""
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        yield server
+    finally:
+        _end(server)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    for number, patience in ((signal.SIGTERM, END), (signal.SIGKILL, END)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(patience)
+
+
+def _wait(server: subprocess.Popen[bytes], health: str) -> None:
+    """Until the server answers."""
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            return
+        with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=2):
+            return
+        time.sleep(0.2)
+    raise UserError(f"the server did not answer within {START:.0f} s; what it said stands above")
+
+
+def _free(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
