@@ -6,7 +6,8 @@ The set is one prepared case under many names: a real one, the first of ROOT, or
 Its arrays are hard links, so all crops come from the page cache. Shown: how long the whole cache takes to
 open, how long until an epoch's first batch is there, the share of time that a training with steps of
 `--step-ms` (nothing is computed, as on an accelerator) waits for its batches of two augmented 80³ crops, and
-how fast bare crops come beside reading the file from one end to the other.
+how fast bare crops come beside reading the file from one end to the other. The process has the memory
+allocator of this platform's workers.
 """
 
 from __future__ import annotations
@@ -183,4 +184,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    machine.as_worker()
     main()

@@ -67,6 +67,12 @@ def environment() -> dict[str, str]:
     return os.environ | WORKER_ENVIRONMENT
 
 
+def as_worker() -> None:
+    """Start this script anew in the environment of this platform's workers, unless it has that already."""
+    if environment() != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment())
+
+
 def apart(side: str, words: Sequence[str]) -> Any:
     """The JSON that a script prints in a fresh process with the environment of this platform's workers."""
     print(f"measuring {side} …", file=sys.stderr, flush=True)

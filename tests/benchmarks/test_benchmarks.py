@@ -30,6 +30,7 @@ SCRIPTS = (
     "growth",
     "consistency",
     "curve",
+    "agreement",
 )
 
 
@@ -334,3 +335,25 @@ def test_curve_trains_the_same_on_both_sides(checkout: Path, tmp_path: Path) -> 
     assert found["difference"] == pytest.approx(abs(plain[-2:].mean() - ours[-2:].mean()))
     assert found["difference"] < found["spread"]
     assert "below the spread" in printed
+
+
+def test_agreement_compares_means_and_lists_single_cases(load) -> None:
+    """Two cases by hand: the mean moves by half of what the one case moves."""
+    from acdis.evaluation.records import Record
+
+    def record(case: str, dice: float, voxels: int) -> Record:
+        return Record(case, "T1", "ET", dice, dice, None, voxels, 0, 1.0)
+
+    exact = [record("a", 1.0, 0), record("b", 0.5, 9)]
+    fast = [record("a", 0.0, 1), record("b", 0.501, 9)]
+    agreement = load("agreement")
+    found = agreement.compare(exact, fast)
+    assert found["differences"] == {"ET/T1": pytest.approx(abs(0.75 - 0.2505))}
+    assert found["beyond"] == ["ET/T1"]
+    assert [(entry["case"], entry["predicted_voxels"]) for entry in found["single"]] == [("a", [0, 1])]
+    printed = agreement.report("cell", found, {"fp32": 2.0, "bf16": 1.0})
+    assert "a T1 ET: Dice 1.0000 and 0.0000, 0 and 1 voxels predicted of 0" in printed
+
+
+def test_agreement_without_a_cell_measures_nothing(checkout: Path) -> None:
+    assert "no cell named" in run(checkout, "agreement")
