@@ -68,6 +68,30 @@ def test_statistics_of_bf16_are_precise_and_the_result_is_bf16():
     torch.testing.assert_close(found.float(), two_steps(x.float(), 0.2), rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 16, 12, 11, 10), (3, 8, 15, 13, 12), (2, 64, 8, 8, 8)])
+def test_large_maps_in_half_precision_are_float64s_within_rounding(shape, dtype):
+    """Another way is taken there; the reference is torch's two steps on the rounded input."""
+    x, above = last(shape, dtype).requires_grad_(), last(shape, dtype, seed=1)
+    found = InstanceNormAct(0.2)(x)
+    found.backward(above)
+    y = x.detach().double().requires_grad_()
+    expected = two_steps(y, 0.2)
+    expected.backward(above.double())
+    assert found.dtype == x.grad.dtype == dtype
+    assert found.is_contiguous(memory_format=LAST)
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(found.double(), expected, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(x.grad.double(), y.grad, rtol=2 * rounding, atol=4 * rounding)
+
+
+def test_large_samples_in_half_precision_do_not_see_each_others_nan():
+    x = last((2, 16, 12, 12, 12), torch.bfloat16)
+    spoiled = x.clone()
+    spoiled[1] = torch.nan
+    assert torch.equal(InstanceNormAct(0.2)(spoiled)[0], InstanceNormAct(0.2)(x)[0])
+
+
 def test_a_large_mean_costs_no_digits():
     """E[x²] - E[x]² in float32 would leave no variance at all here."""
     x = (last((1, 2, 12, 12, 12), torch.float64) + 1e4).float()

@@ -19,6 +19,9 @@ from torch.autograd.function import once_differentiable
 EPSILON = 1e-5  # torch's
 #: Values worked on at a time, per thread: what a core's caches hold.
 _PIECE = 2**18
+_HALF = (torch.bfloat16, torch.float16)
+#: A sample of fewer values costs torch's batch norm more in calls than it saves.
+_SMALL = 2**14
 
 
 class InstanceNormAct(nn.Module):
@@ -39,7 +42,8 @@ class InstanceNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and _channels_last(x):
-            result: Tensor = _InstanceNormAct.apply(x, self.slope)
+            large = x.dtype in _HALF and x[0].numel() >= _SMALL
+            result: Tensor = (_HalfInstanceNormAct if large else _InstanceNormAct).apply(x, self.slope)
             return result
         return F.leaky_relu(F.instance_norm(x, eps=EPSILON), self.slope, inplace=True)
 
@@ -91,6 +95,51 @@ class _InstanceNormAct(torch.autograd.Function):
             below, normed = _below(above[:, piece], values[:, piece], ctx.slope, factor.dtype)
             torch.mul(below.sub_(total).sub_(normed.mul_(along)), factor, out=target[:, piece])
         return result, None
+
+
+class _HalfInstanceNormAct(torch.autograd.Function):
+    """The same in bf16 by torch's batch norm, sample by sample: three to four times faster than in pieces.
+
+    Not for float32: the kernel adds up one value after the other, which costs 1e-4 on 80³ voxels. That is
+    nothing beside the rounding to bf16.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        # float32 scale and shift make the kernel keep its statistics in float32.
+        scale, shift = (
+            x.new_ones(x.shape[1], dtype=torch.float32),
+            x.new_zeros(x.shape[1], dtype=torch.float32),
+        )
+        found = [
+            torch.native_batch_norm(sample, scale, shift, None, None, True, 0.0, EPSILON)
+            for sample in x.split(1)
+        ]
+        out = F.leaky_relu_(_joined([normed for normed, _, _ in found]), slope)
+        ctx.save_for_backward(out, torch.stack([factor for _, _, factor in found]))
+        ctx.slope = slope
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Batch norm's, on what is normalised already (mean 0, deviation 1), with f as its scale."""
+        out, factors = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
+        below = torch.ops.aten.leaky_relu_backward(gradient, out, ctx.slope, True)
+        normed = F.leaky_relu(out, 1 / ctx.slope)
+        zero, one = torch.zeros_like(factors[0]), torch.ones_like(factors[0])
+        found = [
+            torch.ops.aten.native_batch_norm_backward(
+                above, values, factor, None, None, zero, one, True, EPSILON, [True, False, False]
+            )[0]
+            for above, values, factor in zip(below.split(1), normed.split(1), factors, strict=True)
+        ]
+        return _joined(found), None
+
+
+def _joined(samples: list[Tensor]) -> Tensor:
+    return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 
 def _below(gradient: Tensor, values: Tensor, slope: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

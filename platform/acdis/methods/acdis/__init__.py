@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Options", "model"]
 
-VERSION = 3
+VERSION = 4
 
 
 def model() -> type[Method]:
