@@ -293,8 +293,8 @@ def test_errors_name_the_case_and_end_the_threads(kind, error):
     [
         ([], {}, "0 entries"),
         ([case("a"), case("a")], {}, "2 entries with 1 different"),
-        ([case("a")], {"batch_size": 3, "world": 2}, "no even share"),
-        ([case("a")], {"rank": 2, "world": 2}, "no even share"),
+        ([case("a")], {"batch_size": 1, "world": 2}, "has no share"),
+        ([case("a")], {"rank": 2, "world": 2}, "has no share"),
     ],
 )
 def test_impossible_requests_are_refused_at_the_call(entries, options, message):

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from acdis import memory
+from acdis.data.loader import share_of
 from acdis.training import loop, preflight
 from acdis.training.batches import batches
 from acdis.training.group import Group
@@ -46,7 +47,8 @@ def gradients(group, experiment, cases, epoch, available, dtype):
         wrapped = DistributedDataParallel(method, find_unused_parameters=True) if group.world > 1 else method
         run = replace(run, method=method, model=wrapped)
     samples = []
-    for index, sample in enumerate(next(batches(run, cases, 0)), group.rank * len(available) // group.world):
+    mine = share_of(len(available), group.rank, group.world)
+    for index, sample in zip(mine, next(batches(run, cases, 0)), strict=True):
         labels = torch.zeros_like(sample.labels)
         if index == 0:
             labels[::2] = 3

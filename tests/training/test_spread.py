@@ -1,4 +1,4 @@
-"""One batch of four, spread over processes and accumulation steps: the same terms, gradients and weights.
+"""One batch, spread over processes and accumulation steps: the same terms, gradients and weights.
 
 Two ranks are two real processes with a gloo group and DDP. They are started once, for all tests here.
 """
@@ -6,13 +6,18 @@ Two ranks are two real processes with a gloo group and DDP. They are started onc
 import pytest
 import torch
 
+from acdis.data.loader import share_of
 from acdis.methods.base import MAIN
+from acdis.training.step import pieces_of
 
 TINY = {"data.crop": [12, 12, 12]}
 LATE = 3  # an epoch, counted from 0, in which every block is active; synthesis starts in the third
 #: Rows of the batch. FLAIR and T2 are never missing; T1ce is in the rows of both ranks, T1 in the second row
 #: alone: with two accumulation steps that is the last step of rank 0, and T1ce's is the first.
 AVAILABLE = [(1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 1), (1, 0, 1, 1)]
+#: Two ranks share it as three and two; with a piece no larger than a sample, in pieces of 2 + 1 and 1 + 1.
+ODD = [*AVAILABLE, (1, 1, 0, 1)]
+UNEVEN = {"uneven": 1, "uneven pieces": 5}
 #: All losses or the default, type, epoch, and tolerances: of terms relative, of gradients by the largest one.
 #: In fp32 the norms on the coarsest maps, of 4³ voxels, make up to 1e-4 of rounding; fp64 shows the equality.
 VARIANTS = {
@@ -26,12 +31,13 @@ VARIANTS = {
 def task(small, three, all_losses):
     """The task of a variant, with the batch in so many pieces per process."""
 
-    def build(variant, accumulation):
+    def build(variant, accumulation, workers=1, available=AVAILABLE):
         every, dtype, epoch, *_ = VARIANTS[variant]
-        settings = {"training.batch_size": 4, "scaling.accumulation": accumulation}
+        settings = {"training.batch_size": len(available), "scaling.accumulation": accumulation}
+        settings["scaling.workers"] = workers
         experiment = small({**settings, **TINY}, **(all_losses if every else {}))
         arguments = {"experiment": experiment, "cases": three, "epoch": epoch}
-        return "gradients", {**arguments, "available": AVAILABLE, "dtype": dtype}
+        return "gradients", {**arguments, "available": available, "dtype": dtype}
 
     return build
 
@@ -48,7 +54,9 @@ def two_ranks(tmp_path_factory, task, one_step_each, finish, small, three):
     """{task: results of the ranks}."""
     folder = tmp_path_factory.mktemp("ranks")
     names = [(variant, accumulation) for variant in VARIANTS for accumulation in (1, 2)]
-    tasks = [task(*name) for name in names]
+    tasks = [task(*name, workers=2) for name in names]
+    names += [(variant, how) for variant in VARIANTS for how in UNEVEN]
+    tasks += [task(variant, 1, UNEVEN[how], ODD) for variant in VARIANTS for how in UNEVEN]
     experiment = small({**TINY, "training.epochs": 2}, synthesis_start=1)
     tasks += [one_step_each, ("train", {"experiment": experiment, "cases": three, "folder": folder / "run"})]
     results = finish(folder, tasks, world=2)
@@ -62,11 +70,12 @@ def alone(child, task):
 
     known = {}
 
-    def compute(variant, accumulation=1):
-        if (variant, accumulation) not in known:
-            name, arguments = task(variant, accumulation)
-            known[variant, accumulation] = getattr(child, name)(Group(), **arguments)
-        return known[variant, accumulation]
+    def compute(variant, accumulation=1, available=AVAILABLE):
+        key = variant, accumulation, len(available)
+        if key not in known:
+            name, arguments = task(variant, accumulation, available=available)
+            known[key] = getattr(child, name)(Group(), **arguments)
+        return known[key]
 
     return compute
 
@@ -99,6 +108,36 @@ def test_two_ranks(variant, accumulation, alone, two_ranks):
     terms = {name: sum(result[0][name] for result in results) / 2 for name in results[0][0]}
     for _, gradients in results:
         compare(variant, alone(variant), (terms, gradients))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("how", UNEVEN)
+def test_uneven_shares(variant, how, alone, two_ranks):
+    """As after the loss of a node: the batch is what it was, each sample weighs the same."""
+    results = two_ranks[variant, how]
+    terms = {name: sum(result[0][name] for result in results) / 2 for name in results[0][0]}
+    for _, gradients in results:
+        compare(variant, alone(variant, available=ODD), (terms, gradients))
+
+
+def test_fewer_workers_take_more_pieces(small):
+    """None larger than with all workers, unless a worker of a smaller share would have none."""
+
+    def sizes(world, batch_size, workers, accumulation=1):
+        changes = {"training.batch_size": batch_size, "scaling.workers": workers}
+        experiment = small({**changes, "scaling.accumulation": accumulation})
+        shares = [share_of(batch_size, rank, world) for rank in range(world)]
+        assert [sample for share in shares for sample in share] == list(range(batch_size))
+        return [[len(piece) for piece in pieces_of(experiment, len(share), world)] for share in shares]
+
+    assert sizes(4, 8, 4) == [[2]] * 4
+    assert sizes(4, 8, 4, accumulation=2) == [[1, 1]] * 4
+    assert sizes(3, 8, 4) == [[2, 1], [2, 1], [1, 1]]
+    assert sizes(2, 8, 4) == [[2, 2]] * 2
+    assert sizes(1, 8, 4) == [[2, 2, 2, 2]]
+    assert sizes(2, 3, 3) == [[2], [1]]
+    with pytest.raises(ValueError, match="has no share"):
+        share_of(2, 0, 3)
 
 
 @pytest.mark.parametrize("world", [1, 2])

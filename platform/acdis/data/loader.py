@@ -111,7 +111,7 @@ def epoch_batches(
     """This rank's share of every batch of an epoch, in order; `collate` stacks a share (or a piece of one).
 
     The batches run through seeded permutations of the cases, one after the other: every case once before any
-    comes again. Sample i of a global batch belongs to rank i // (batch_size / world). At most `LOOK_AHEAD`
+    comes again. Which samples of a global batch are this rank's, `share_of` says. At most `LOOK_AHEAD`
     batches are cut ahead. Subsets are drawn in the caller's thread, when their batch is handed out.
 
     Args:
@@ -122,20 +122,31 @@ def epoch_batches(
         threads: that prepare crops.
 
     Raises:
-        ValueError: no cases, two of one name, or a batch that the ranks cannot share evenly.
+        ValueError: no cases, two of one name, or fewer samples in a batch than ranks.
         UserError, RuntimeError: a crop could not be made; the message begins with the case's name.
     """
     cases = {entry.name: entry for entry in entries}
     if not cases or len(cases) != len(entries):
         raise ValueError(f"{len(entries)} entries with {len(cases)} different names")
-    if batch_size % world or not 0 <= rank < world:
-        raise ValueError(f"a batch of {batch_size} has no even share for rank {rank} of {world}")
     steps = iterations_per_epoch(len(cases), batch_size, iterations)
-    share = batch_size // world
+    share = share_of(batch_size, rank, world)
     order = epoch_order(list(cases), seed, epoch, steps * batch_size)
-    mine = [item for i, item in enumerate(order) if i % batch_size // share == rank]
+    mine = [item for i, item in enumerate(order) if i % batch_size in share]
     requests = [_Request(cases[name], data, seed, epoch, occurrence) for name, occurrence in mine]
-    return _prepared_ahead(requests, share, threads, sample_subsets)
+    return _prepared_ahead(requests, len(share), threads, sample_subsets)
+
+
+def share_of(batch_size: int, rank: int, world: int) -> range:
+    """Which samples of a global batch belong to a rank: as equal shares as can be, larger ones first.
+
+    Raises:
+        ValueError: a rank would have none, or is not among so many.
+    """
+    if not 0 <= rank < world <= batch_size:
+        raise ValueError(f"a batch of {batch_size} has no share for rank {rank} of {world}")
+    share, more = divmod(batch_size, world)
+    first = rank * share + min(rank, more)
+    return range(first, first + share + (rank < more))
 
 
 def epoch_order(names: Sequence[str], seed: int, epoch: int, length: int) -> list[tuple[str, int]]:

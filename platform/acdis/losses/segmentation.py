@@ -103,7 +103,7 @@ def summed_map_terms(
     return {name: torch.stack([terms[name] for terms in each]).sum() for name in each[0]}
 
 
-def straight_through(local: Tensor, total: Tensor, shares: int) -> Tensor:
+def straight_through(local: Tensor, total: Tensor, shares: float) -> Tensor:
     """`shares * local + (total - shares * local).detach()`: `total`'s value, `shares * local`'s gradient.
 
     With S the sum of the shares' S_k, the whole batch's gradient is L'(S) (dS_1 + ... + dS_n). A share's own
@@ -112,7 +112,8 @@ def straight_through(local: Tensor, total: Tensor, shares: int) -> Tensor:
     Args:
         local: this share's sums, any shape.
         total: the sums of all shares, this one included; no gradient flows into it.
-        shares: number of shares, n.
+        shares: number of shares, n. Of uneven ones: how many of this one's size would make up the whole, if
+            the mean over the shares is weighted by their sizes.
     """
     scaled = shares * local
     # The difference is 0 to the bit, so that the value is `total` without rounding, the same on every share.

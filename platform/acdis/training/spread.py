@@ -20,7 +20,12 @@ from acdis.training.group import Group
 
 
 def losses_of(
-    model: nn.Module, pieces: Sequence[Batch], epoch: int, group: Group, dtype: torch.dtype | None
+    model: nn.Module,
+    pieces: Sequence[Batch],
+    epoch: int,
+    group: Group,
+    dtype: torch.dtype | None,
+    batch_size: int,
 ) -> Iterator[Terms]:
     """The losses of each piece of this process's share, Dice sums taken over the global batch.
 
@@ -33,11 +38,12 @@ def losses_of(
         pieces: this process's share of the batch, cut into accumulation steps.
         epoch: counted from 0.
         dtype: of autocast; none for fp32.
+        batch_size: samples of the global batch.
     """
     totals = None if len(pieces) == 1 else _first_pass(model, pieces, epoch, group, dtype)
-    shares = group.world * len(pieces)
     for number, piece in enumerate(pieces):
-        pool = _Exchange(group) if totals is None else _Replay(totals, shares)
+        shares = batch_size / len(piece.images)
+        pool = _Exchange(group, shares) if totals is None else _Replay(totals, shares)
         # Only the last backward pass exchanges gradients; they add up in between.
         last = number == len(pieces) - 1
         quiet = (
@@ -63,15 +69,19 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
 
 
 class _Exchange:
-    """Sums over the processes, while the forward pass runs."""
+    """Sums over the processes, while the forward pass runs.
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
+    Args:
+        shares: how many pieces of this one's size would make up the batch.
+    """
+
+    def __init__(self, group: Group, shares: float) -> None:
+        self.group, self.shares = group, shares
 
     def __call__(self, local: Tensor) -> Tensor:
         if self.group.world == 1:
             return local
-        return straight_through(local, self.group.add(local), self.group.world)
+        return straight_through(local, self.group.add(local), self.shares)
 
 
 class _Record:
@@ -88,7 +98,7 @@ class _Record:
 class _Replay:
     """Gives the sums of the global batch, in the order in which the first pass called."""
 
-    def __init__(self, totals: Tensor, shares: int) -> None:
+    def __init__(self, totals: Tensor, shares: float) -> None:
         self.totals = iter(totals)
         self.shares = shares
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from acdis.config import Experiment
 from acdis.data.loader import Sample
 from acdis.methods.base import Method, Terms
 from acdis.training.batches import as_batch
@@ -41,24 +42,46 @@ def accumulate(run: Run, samples: Sequence[Sample], epoch: int, watched: bool = 
         watched: stop if the loss is not finite.
 
     Returns:
-        Each term's mean over this process's accumulation steps, `loss`, and the method's diagnostics.
+        Each term, `loss`, and the method's diagnostics; the means over the ranks are the global batch's.
 
     Raises:
         Diverged: a term is not finite, on this process or another.
     """
-    count = run.experiment.scaling.accumulation
-    size = len(samples) // count
-    pieces = [as_batch(samples[at : at + size], run.group.device) for at in range(0, len(samples), size)]
+    batch_size = run.experiment.training.batch_size
+    cut = pieces_of(run.experiment, len(samples), run.group.world)
+    pieces = [as_batch([samples[index] for index in piece], run.group.device) for piece in cut]
     values: dict[str, float] = {}
-    for losses in losses_of(run.model, pieces, epoch, run.group, run.dtype):
+    forward = losses_of(run.model, pieces, epoch, run.group, run.dtype, batch_size)
+    for piece, losses in zip(cut, forward, strict=True):
+        # The mean over the ranks of what is added up here weighs each sample the same, also in uneven shares.
+        weight = batch_size / (len(piece) * run.group.world)
         loss = total(losses)
-        piece = _as_floats(losses, loss, run.method)
+        terms = _as_floats(losses, loss, run.method)
         if watched:
-            stop_if_diverged(run, samples, piece, epoch)
-        (loss / count).backward()
-        for name, value in piece.items():
-            values[name] = values.get(name, 0.0) + value / count
+            stop_if_diverged(run, samples, terms, epoch)
+        (loss / weight).backward()
+        for name, value in terms.items():
+            values[name] = values.get(name, 0.0) + value / weight
     return values
+
+
+def pieces_of(experiment: Experiment, share: int, world: int) -> list[range]:
+    """Accumulation steps: a rank's samples, cut so that a piece is no larger than with all workers.
+
+    Fewer workers have larger shares and cut them into more pieces, so the batch stays what it is. All ranks
+    have the same number of pieces: they exchange sums in each.
+    """
+    batch_size, scaling = experiment.training.batch_size, experiment.scaling
+    usual = batch_size // (scaling.workers * scaling.accumulation)
+    smallest, largest = batch_size // world, -(-batch_size // world)
+    count = min(-(-largest // usual), smallest)
+    start = 0
+    cut = []
+    for number in range(count):
+        size = share // count + (number < share % count)
+        cut.append(range(start, start + size))
+        start += size
+    return cut
 
 
 def _as_floats(losses: Terms, loss: Tensor, method: Method) -> dict[str, float]:
