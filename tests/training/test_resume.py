@@ -5,6 +5,8 @@ import torch
 
 from acdis.errors import UserError
 from acdis.training import checkpoint, loop
+from acdis.training.events import EpochEnd
+from acdis.training.group import Group
 
 
 def without_seconds(history):
@@ -94,3 +96,46 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path, small, train):
     (tmp_path / ".last.pt.123.part").write_bytes(b"half")
     train(small({"training.epochs": 1}), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {loop.LAST}
+
+
+def _cut_short(path, length):
+    path.write_bytes(path.read_bytes()[:length])
+
+
+class Enough(BaseException):
+    """Ends a training after an epoch."""
+
+
+def _train_until(epoch, experiment, cases, folder):
+    def listen(event):
+        if isinstance(event, EpochEnd) and event.epoch == epoch:
+            raise Enough
+
+    folder.mkdir()
+    with pytest.raises(Enough):
+        loop.train(experiment, cases, folder, Group(), listen)
+
+
+@pytest.mark.parametrize("harm", ["cut short", "gone"])
+def test_without_the_last_checkpoint_the_one_before_is_taken_up(tmp_path, small, three, train, harm):
+    """Gone: a process was killed when the old file was moved aside and the new one not yet in its place."""
+    whole, _ = train(small({"training.epochs": 4}), tmp_path / "whole")
+    _train_until(3, small({"training.epochs": 4}), three, tmp_path / "harmed")
+    last = tmp_path / "harmed" / loop.LAST
+    _cut_short(last, 1000) if harm == "cut short" else last.unlink()
+    again, events = train(small({"training.epochs": 4}), tmp_path / "harmed")
+    assert events[0].epoch == 2
+    assert without_seconds(again.history) == without_seconds(whole.history)
+    assert_same_bits(whole.method.state_dict(), again.method.state_dict())
+    assert checkpoint.load(last)["history"].count('"learning_rate"') == 4
+    assert checkpoint.load(last.with_name(loop.BEFORE))["history"].count('"learning_rate"') == 3
+
+
+def test_when_both_are_damaged_the_user_is_asked(tmp_path, small, train):
+    train(small({"training.epochs": 2}), tmp_path)
+    for name in (loop.LAST, loop.BEFORE):
+        _cut_short(tmp_path / name, 1000)
+    with pytest.raises(UserError, match=r"before\.pt: not a readable checkpoint .*delete it"):
+        train(small({"training.epochs": 4}), tmp_path)
+    with pytest.raises(UserError, match=r"before\.pt"):  # and again: it is not trained anew behind his back
+        train(small({"training.epochs": 4}), tmp_path)

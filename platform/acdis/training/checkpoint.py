@@ -13,14 +13,24 @@ from acdis.errors import UserError
 _HALF = ".part"  # the end of a name while its file is being written
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain containers; a reader sees the old file or the new one, never half of one."""
+class Damaged(UserError):  # noqa: N818  it says what happened
+    """The file cannot be read as a checkpoint."""
+
+
+def save(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
+    """Write tensors and plain containers; a reader sees the old file or the new one, never half of one.
+
+    Args:
+        keep: where the old file goes; none: nowhere.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_HALF}")
     try:
         with temporary.open("wb") as stream:
             torch.save(state, stream)
             stream.flush()
             os.fsync(stream.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -30,17 +40,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what `save` wrote; nothing in the file is executed.
 
     Raises:
-        UserError: the file is missing, truncated, or holds more than tensors and plain containers.
+        Damaged: the file is missing, truncated, or holds more than tensors and plain containers.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere in torch's unpickler, with any error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(
+        raise Damaged(
             f"{path}: not a readable checkpoint ({reason}); delete it to train from the start"
         ) from None
     if not isinstance(state, dict):
-        raise UserError(f"{path}: not a checkpoint of this platform; delete it to train from the start")
+        raise Damaged(f"{path}: not a checkpoint of this platform; delete it to train from the start")
     return state
 
 

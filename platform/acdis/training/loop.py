@@ -19,8 +19,10 @@ from acdis.training.divergence import Diverged
 from acdis.training.events import Emit, EpochEnd, Event, Step
 from acdis.training.group import Group
 from acdis.training.run import (
+    BEFORE,
     BEST,
     LAST,
+    STATE,
     Run,
     begin,
     final_state,
@@ -33,8 +35,10 @@ from acdis.training.step import optimiser_step
 from acdis.training.validation import score_share, validate
 
 __all__ = [
+    "BEFORE",
     "BEST",
     "LAST",
+    "STATE",
     "Cases",
     "Diverged",
     "Emit",
@@ -58,7 +62,7 @@ def train(experiment: Experiment, cases: Cases, folder: Path, group: Group, emit
 
     Raises:
         Diverged: a term of the loss is not finite.
-        UserError: a step does not fit the memory, the checkpoint is damaged or belongs to another model, or
+        UserError: a step does not fit the memory, the checkpoints are damaged or belong to another model, or
             the best weights are asked for without a case to validate on.
     """
     if experiment.training.selection == "best" and not cases.validation:
@@ -100,7 +104,8 @@ def _epoch(run: Run, cases: Cases, epoch: int, tell: Emit) -> EpochEnd:
             tell(Step(epoch + 1, epochs, number, steps, terms["loss"]))
     means = _average(sums, run.group)
     seconds = time.perf_counter() - start
-    return EpochEnd(epoch + 1, epochs, means, rate, seconds, validate(run, cases.validation, epoch, tell))
+    found = validate(run, cases.validation, epoch, tell)
+    return EpochEnd(epoch + 1, epochs, means, rate, seconds, found, run.group.world)
 
 
 def _average(values: dict[str, float], group: Group) -> dict[str, float]:

@@ -7,6 +7,7 @@ occurrence), so a checkpoint needs weights, optimisers and history only.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,11 @@ from acdis.training.events import EpochEnd, EpochEntry
 from acdis.training.group import Group
 
 LAST = "last.pt"
+BEFORE = "before.pt"
 BEST = "best.pt"
+#: The training state in a cell's folder, of no use when the training is over.
+STATE = (LAST, BEFORE, BEST)
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,10 +61,10 @@ class Run:
 
 
 def begin(experiment: Experiment, folder: Path, group: Group) -> Run:
-    """A run at its first epoch, or where the checkpoint in `folder` left it.
+    """A run at its first epoch, or where the checkpoint in `folder` left it; if damaged, the one before.
 
     Raises:
-        UserError: the checkpoint is damaged or belongs to another model, or the device lacks bf16.
+        UserError: the checkpoints are damaged, or one belongs to another model, or the device lacks bf16.
     """
     settings = experiment.training
     precision.check(settings.precision, group.device)
@@ -72,8 +77,7 @@ def begin(experiment: Experiment, folder: Path, group: Group) -> Run:
     run = Run(experiment, method, model, _optimisers(method, experiment), group, dtype)
     if group.leads:
         checkpoint.remove_leftovers(folder)
-    if (folder / LAST).exists():
-        _restore(run, folder / LAST)
+    _restore(run, folder)
     return run
 
 
@@ -100,7 +104,7 @@ def set_learning_rate(run: Run, epoch: int) -> float:
 
 
 def save(run: Run, folder: Path) -> None:
-    """Write the checkpoint of the epochs that are done."""
+    """Write the checkpoint of the epochs that are done; the one before it is kept too."""
     state = {
         "method": run.method.state_dict(),
         "optimisers": {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()},
@@ -108,7 +112,7 @@ def save(run: Run, folder: Path) -> None:
         "best": run.best,
         "version": run.method.version,
     }
-    checkpoint.save(folder / LAST, state)
+    checkpoint.save(folder / LAST, state, keep=folder / BEFORE)
 
 
 def keep_best(run: Run, entry: EpochEnd, folder: Path) -> None:
@@ -146,8 +150,24 @@ def _rates(method: Method, usual: float) -> dict[str, float]:
     return {name: own.get(name, {}).get("lr", usual) for name in method.parameter_groups()}
 
 
-def _restore(run: Run, path: Path) -> None:
-    state = checkpoint.load(path, run.group.device)
+def _restore(run: Run, folder: Path) -> None:
+    """A process that was killed between two renamings leaves only the checkpoint before the last."""
+    there = [path for path in (folder / LAST, folder / BEFORE) if path.exists()]
+    for path in there:
+        try:
+            state = checkpoint.load(path, run.group.device)
+        except checkpoint.Damaged as error:
+            if path == there[-1]:
+                raise
+            log.warning("%s: the checkpoint before it is used", error)
+            if run.group.leads:
+                path.unlink(missing_ok=True)  # lest it take the good one's place when the next is written
+        else:
+            _take_over(run, state, path)
+            return
+
+
+def _take_over(run: Run, state: dict[str, Any], path: Path) -> None:
     try:
         _check_version(state["version"], run.method.version)
         run.method.load_state_dict(state["method"])

@@ -114,7 +114,8 @@ def disk(standings: Sequence[Standing], known: Measured, at_once: int, free: int
     factor = _AMSGRAD if amsgrad else _PLAIN
     weights = known.weights or known.checkpoint // factor
     checkpoint = known.checkpoint or known.weights * factor
-    return Disk(weights * len(left), checkpoint * min(at_once, len(left)), free)
+    # The last checkpoint, the one before it, and the next while it is written.
+    return Disk(weights * len(left), 3 * checkpoint * min(at_once, len(left)), free)
 
 
 def steps_per_epoch(member: Member) -> int:

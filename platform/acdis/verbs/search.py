@@ -108,7 +108,7 @@ def _discard(job: Job) -> None:
     """A pruned cell keeps no checkpoint: nobody goes on with it, and hundreds of them would fill the disk."""
     from acdis.training import loop
 
-    for name in (loop.LAST, loop.BEST):
+    for name in loop.STATE:
         (job.cell.folder / name).unlink(missing_ok=True)
     with tracker_of(job, running=False, patience=BEFORE_SECONDS) as tracker:
         tracker.log_tags({"acdis.pruned": str(job.cell.state().get("reason"))})
