@@ -22,6 +22,8 @@ from acdis.errors import UserError
         ([{"CPU": 16}, {"CPU": 4, "GPU": 2}], {"workers": 2, "gpu": True}, Room(2, 1)),
         ([{"CPU": 8, "GPU": 1}], {"gpu": True, "cpus_per_worker": 3}, Room(3, 1)),
         ([{"driver": 1}, {"CPU": 4}], {}, Room(4, 0)),
+        ([{"CPU": 4}], {"workers": 8, "min_workers": 2}, Room(2, 0)),
+        ([{"CPU": 4}], {"workers": 3, "min_workers": 2}, Room(1, 0)),
     ],
 )
 def test_workers_get_what_leaves_room_for_all(nodes: Any, scaling: dict[str, Any], room: Room) -> None:

@@ -11,8 +11,8 @@ import ray.train
 from acdis.ablation import stopping
 from acdis.ablation.cells import Cell
 from acdis.cluster import train, worker
-from acdis.cluster.worker import Listener
-from acdis.training.events import EpochEnd
+from acdis.cluster.worker import Heartbeat, Listener, Superseded
+from acdis.training.events import EpochEnd, Step
 from acdis.training.group import Group
 
 
@@ -36,7 +36,8 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def _listener(folder: Path, group: Group) -> Listener:
-    return Listener(Cell(folder), {"tracking": {"uri": "http://127.0.0.1:9", "experiment": "x"}}, group)
+    heartbeat = Heartbeat(Cell(folder), group, Cell(folder).state().get("attempt"))
+    return Listener(heartbeat, {"tracking": {"uri": "http://127.0.0.1:9", "experiment": "x"}}, group)
 
 
 def test_it_stops_after_the_epoch_in_which_it_was_asked(tmp_path: Path, reports: list[int]) -> None:
@@ -58,6 +59,22 @@ def test_other_ranks_stop_with_the_first(tmp_path: Path, reports: list[int]) -> 
     stopping.ask(Cell(tmp_path), "only the first rank reads this")
     with pytest.raises(worker._AskedToStop, match="hopeless"):
         _listener(tmp_path, Follower(rank=1, world=2))(_end(1))
+
+
+def test_who_was_given_up_while_cut_off_writes_no_more(tmp_path: Path, reports: list[int]) -> None:
+    """Its last step of the epoch ends it, so its checkpoint does not take the place of the other's."""
+    cell = Cell(tmp_path)
+    cell.update(attempt="mine", done=2)
+    listener = _listener(tmp_path, Group())
+    listener(Step(3, 4, 1, 4, 1.0))
+    cell.begin(status="starting")
+    cell.update(attempt="another's", status="training", done=3)
+    listener(Step(3, 4, 2, 4, 1.0))  # less than two seconds after the last word: nothing is read or written
+    for event in (Step(3, 4, 4, 4, 1.0), _end(3)):
+        with pytest.raises(Superseded, match="another's"):
+            listener(event)
+    assert (cell.state()["done"], cell.state()["attempt"]) == (3, "another's")
+    assert reports == []
 
 
 def test_the_driver_tells_a_stop_from_ctrl_c(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
 
 from acdis.cluster import head
 from acdis.evaluation.records import read_parquet
@@ -167,6 +170,82 @@ def test_killed_worker_then_killed_driver_then_the_same_command_gives_the_same_b
     assert _steps(place, run, "train/loss") == list(range(1, EPOCHS + 1))
     _, alive = psutil.wait_procs(slow, timeout=120)  # these two give up on a dead Ray after about a minute
     assert not alive
+
+
+@pytest.fixture
+def bucket() -> Iterator[dict[str, str]]:
+    """An S3-compatible server of the test's own with one bucket, `cells`: the variables that lead to it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/cells", method="PUT")).close()
+    yield {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+def _objects(bucket: dict[str, str]) -> dict[str, int]:
+    """Names below the bucket and their sizes."""
+    store = fs.S3FileSystem(
+        endpoint_override=bucket["AWS_ENDPOINT_URL"],
+        access_key=bucket["AWS_ACCESS_KEY_ID"],
+        secret_key=bucket["AWS_SECRET_ACCESS_KEY"],
+        region=bucket["AWS_DEFAULT_REGION"],
+    )
+    found = store.get_file_info(fs.FileSelector("cells", recursive=True))
+    return {each.path: each.size for each in found if each.type == fs.FileType.File}
+
+
+def test_a_machine_that_has_nothing_goes_on_from_an_object_store(
+    undisturbed: Any, places: Callable[..., Any], mark: str, bucket: dict[str, str]
+) -> None:
+    lost, new = places(None), places(None)
+    line = "scaling.storage=s3://cells/some/prefix"
+    for place in (lost, new):
+        place.variables |= bucket | {"ACDIS_TEST": mark}
+    driver = lost.start("train", str(lost.experiment), line)
+    lost.wait_for(lambda state: state.get("done", 0) >= 2)
+    family = _marked(mark)
+    for process in (driver, *family):
+        process.kill()
+    driver.wait()
+    psutil.wait_procs(family, timeout=20)
+    done = lost.cell().state()["done"]
+    assert 2 <= done < EPOCHS
+    name = lost.cell().name
+    shutil.rmtree(lost.base)
+    assert f"cells/some/prefix/cells/{name}/last.pt" in _objects(bucket)
+
+    again = new.run("train", str(new.experiment), line)
+
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert new.cell().state()["resumed_at"] >= done - 1  # the last epoch may not have been sent
+    _equal_weights(new, undisturbed)
+    history = new.cell().history()
+    assert [entry["epoch"] for entry in history] == list(range(1, EPOCHS + 1))
+    assert [entry["terms"] for entry in history] == [entry["terms"] for entry in undisturbed.cell().history()]
+    (run,) = _runs(new)  # filled from the journal, which came with the cell
+    assert _steps(new, run, "train/loss") == list(range(1, EPOCHS + 1))
+    left = _objects(bucket)
+    assert left[f"cells/some/prefix/cells/{name}/weights.pt"] == new.cell().weights.stat().st_size
+    assert not [path for path in left if path.endswith(("last.pt", "best.pt"))]
+    assert any(path.endswith("/records.parquet") for path in left)
+
+
+def test_a_store_that_is_not_there_is_one_line(
+    ray_head: dict[str, Any], places: Callable[..., Any], bucket: dict[str, str]
+) -> None:
+    place = places(ray_head)
+    place.variables |= bucket
+    done = place.run("train", str(place.experiment), "scaling.storage=s3://no-such-bucket/prefix")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: scaling.storage: s3://no-such-bucket/prefix")
 
 
 def _weights(place: Any) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.errors import UserError
 from acdis.report.collect import hours
+from acdis.verbs import publish
 from acdis.verbs.cell import evaluation_folder, is_finished
 from acdis.verbs.train import resolve, where_to_look
 
@@ -100,3 +101,33 @@ def test_the_cost_is_worker_time(cell: Cell, state: dict[str, Any], cost: dict[s
     cells.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 1200.0}, {"seconds": 2400.0}]})
     cell.begin(**state)
     assert hours(cell, cell.state()) == pytest.approx(cost)
+
+
+def test_the_cost_counts_the_workers_of_each_epoch(cell: Cell) -> None:
+    epochs = [{"seconds": 1200.0, "workers": 2}, {"seconds": 2400.0, "workers": 1}]
+    cells.write_json(cell.folder / "history.json", {"epochs": epochs})
+    cell.begin(workers=1, cpus=3)
+    assert hours(cell, cell.state()) == pytest.approx({"cpu": (1200 * 2 + 2400) / 3600 * 3})
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ([2, 2, 2], "2"),
+        ([4, 4, 4, 1, 2, 2], "4 (epochs 1–3), 1 (4), 2 (5–6)"),
+        ([1], "1"),
+        ([], ""),
+        ([None, None, 2], ""),
+    ],
+)
+def test_which_epochs_so_many_workers_trained(counts: list[int | None], told: str) -> None:
+    history = [
+        {"epoch": number, **({} if count is None else {"workers": count})}
+        for number, count in enumerate(counts, 1)
+    ]
+    assert publish.worker_spans(history) == told
+
+
+def test_no_more_workers_must_there_be_than_may() -> None:
+    with pytest.raises(UserError, match="min_workers 3 is more than workers 2"):
+        config.load(None, ["scaling.workers=2", "scaling.min_workers=3"])

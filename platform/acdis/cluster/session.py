@@ -129,7 +129,8 @@ def room(scaling: Scaling) -> Room:
 
 
 def share(nodes: Sequence[dict[str, float]], scaling: Scaling) -> Room:
-    """What each worker gets on these nodes: as many CPUs as still leave room for every worker.
+    """What each worker gets on these nodes: as many CPUs as still leave room for every worker, or for as many
+    as there must be.
 
     Raises:
         UserError: as `room`.
@@ -137,13 +138,18 @@ def share(nodes: Sequence[dict[str, float]], scaling: Scaling) -> Room:
     gpus = int(scaling.gpu)
     most = max((int(node.get("CPU", 0)) for node in nodes), default=1)
     wanted = [scaling.cpus_per_worker] if scaling.cpus_per_worker else range(most, 0, -1)
-    fitting = (cpus for cpus in wanted if sum(_places(node, cpus, gpus) for node in nodes) >= scaling.workers)
+    fitting = (
+        cpus
+        for least in (scaling.workers, scaling.least)
+        for cpus in wanted
+        if sum(_places(node, cpus, gpus) for node in nodes) >= least
+    )
     cpus = next(fitting, scaling.cpus_per_worker or 1)
     places = sum(_places(node, cpus, gpus) for node in nodes)
-    if places < scaling.workers:
+    if places < scaling.least:
         have = " + ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise UserError(
-            f"scaling.workers: {scaling.workers} workers of {cpus} CPUs and {gpus} GPUs each do not fit the "
+            f"scaling.workers: {scaling.least} workers of {cpus} CPUs and {gpus} GPUs each do not fit the "
             f"cluster ({have}: room for {places}); set fewer workers, scaling.cpus_per_worker, or "
             "scaling.gpu=false"
         )
@@ -165,7 +171,8 @@ def side_by_side(nodes: Sequence[dict[str, float]], scaling: Scaling, cells: int
     wanted = [scaling.cpus_per_worker] if scaling.cpus_per_worker else range(1, most + 1)
 
     def at_once(cpus: int) -> int:
-        return min(cells, sum(_places(node, cpus, gpus) for node in nodes) // scaling.workers)
+        places = sum(_places(node, cpus, gpus) for node in nodes)
+        return min(cells, max(places // scaling.workers, int(places >= scaling.least)))
 
     cpus = max(wanted, key=lambda cpus: (at_once(cpus), cpus))
     return Room(cpus, gpus), at_once(cpus)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 import traceback
@@ -13,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from acdis.ablation.cells import Cell, write_text
+from acdis.ablation.store import ray_storage, remove_runs, store_of
 from acdis.cluster.session import Room
 from acdis.cluster.worker import run
 from acdis.config import Experiment, Scaling
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
 
+#: How often Ray tries again to start a training's workers.
+START_RETRIES = 3
 Show = Callable[[dict[str, Any]], None]
 
 
@@ -75,44 +77,52 @@ def launch(job: Job, room: Room, show: Show, again: bool = False) -> None:
     """
     cell, scaling = job.cell, job.experiment.scaling
     cell.begin(status="starting", workers=scaling.workers, cpus=room.cpus, gpus=room.gpus, driver=os.getpid())
+    store = store_of(cell, scaling.storage)
+    if store:
+        store.push()  # its configuration and lineage: a worker elsewhere starts from them
+    remove_runs(scaling.storage, job.base, cell)  # of drivers that were killed
     # A new name each time: the cell's folder is what resumes, and Ray continues by name.
     name = f"{cell.name}-{time.time_ns():x}"
     settings = job.plain() | {"again": again, "threads": room.cpus}
     try:
-        _fit(_trainer(settings, scaling, room, job.base / "ray", name), cell, show)
+        _fit(_trainer(settings, scaling, room, ray_storage(scaling.storage, job.base), name), job, show)
     finally:
-        shutil.rmtree(job.base / "ray" / name, ignore_errors=True)  # nothing in it is read again
+        remove_runs(scaling.storage, job.base, cell)
     _judge(cell)
 
 
-def _trainer(settings: dict[str, Any], scaling: Scaling, room: Room, storage: Path, name: str) -> Any:
+def _trainer(settings: dict[str, Any], scaling: Scaling, room: Room, storage: str, name: str) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    # Ray asks for places anew when this is over: without end, were it not for the limit below.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(scaling.patience / (START_RETRIES + 1))
     return TorchTrainer(
         run,
         train_loop_config=settings,
         torch_config=TorchConfig(backend="nccl" if room.gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=scaling.workers,
+            num_workers=(scaling.min_workers, scaling.workers) if scaling.min_workers else scaling.workers,
+            elastic_resize_monitor_interval_s=scaling.resize_seconds,
             use_gpu=bool(room.gpus),
             resources_per_worker={"CPU": room.cpus} | ({"GPU": 1} if room.gpus else {}),
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=str(storage),
+            storage_path=storage,
             failure_config=ray.train.FailureConfig(
-                max_failures=scaling.max_failures, controller_failure_limit=3
+                max_failures=scaling.max_failures, controller_failure_limit=START_RETRIES
             ),
         ),
     )
 
 
-def _fit(trainer: Any, cell: Cell, show: Show) -> None:
+def _fit(trainer: Any, job: Job, show: Show) -> None:
     """Wait for Ray, showing the cell's state.
 
     Ray waits in a thread: in the main thread it takes Ctrl-C for itself and ends the process with code 0.
     """
+    cell, store = job.cell, store_of(job.cell, job.experiment.scaling.storage)
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -125,7 +135,11 @@ def _fit(trainer: Any, cell: Cell, show: Show) -> None:
     fitting.start()
     while fitting.is_alive():
         fitting.join(1.0)
+        if store:
+            store.refresh()
         show(cell.state())
+    if store:
+        store.refresh()
     if failures and cell.state().get("status") != "failed":
         report = cell.folder / "error.txt"
         write_text(report, "".join(traceback.format_exception(failures[0])))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from pathlib import Path
 from typing import Any
 
 from acdis.ablation import stopping
 from acdis.ablation.cells import Cell, write_json
+from acdis.ablation.store import Store, store_of
 from acdis.config import Experiment
 from acdis.errors import UserError
 from acdis.tracking.epochs import epoch_values
@@ -25,18 +27,25 @@ def run(job: dict[str, Any]) -> None:
     from acdis.training.loop import Diverged
 
     cell = Cell(Path(job["cell"]))
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    store = store_of(cell, job["experiment"]["scaling"]["storage"])
+    if store:
+        store.pull()  # this machine may lack what others have trained
     if cell.state().get("status") == "failed":
         return  # Ray restarted the others of a worker that has said why it gave up; see below
     group = _group(job["threads"])
+    attempt = secrets.token_hex(4)
     if group.leads:
         cell.update(
+            attempt=attempt,
             pid=os.getpid(),
+            workers=group.world,
             version=__version__,
             code=str(Path(__file__).resolve().parents[1]),
             resumed_at=None,  # of the attempt before
         )
     try:
-        _run(job, cell, group)
+        _run(job, group, Heartbeat(cell, group, attempt), store)
     except _AskedToStop as asked:
         if group.leads:
             cell.update(status="stopped", reason=str(asked))
@@ -48,16 +57,19 @@ def run(job: dict[str, Any]) -> None:
             cell.update(status="failed", reason=str(error), user_error=user_error)
         if group.world > 1 and user_error:
             raise
+    finally:
+        if store and group.leads:
+            store.push()
 
 
-def _run(job: dict[str, Any], cell: Cell, group: Any) -> None:
+def _run(job: dict[str, Any], group: Any, heartbeat: Heartbeat, store: Store | None) -> None:
     from acdis.training import checkpoint, loop
 
-    began = time.monotonic()
+    began, cell = time.monotonic(), heartbeat.cell
     experiment = Experiment.model_validate(job["experiment"])
     entries = job["entries"]
     if not cell.weights.exists():
-        listener = Listener(cell, job, group)
+        listener = Listener(heartbeat, job, group, store)
         trained = loop.train(
             experiment, loop.Cases(entries["train"], entries["validation"]), cell.folder, group, listener
         )
@@ -66,15 +78,16 @@ def _run(job: dict[str, Any], cell: Cell, group: Any) -> None:
             checkpoint.save(cell.weights, loop.final_state(trained, cell.folder))
         listener.close()
         group.wait()
-    _evaluate(job, experiment, cell, entries["test"], group)
+    _evaluate(job, experiment, entries["test"], group, heartbeat)
     if group.leads:
+        heartbeat.check()
         cell.update(status="scored", loop_seconds=time.monotonic() - began)
-        for name in (loop.LAST, loop.BEST):
+        for name in loop.STATE:
             (cell.folder / name).unlink(missing_ok=True)  # a finished cell keeps final weights only
 
 
 def _evaluate(
-    job: dict[str, Any], experiment: Experiment, cell: Cell, entries: list[Any], group: Any
+    job: dict[str, Any], experiment: Experiment, entries: list[Any], group: Any, heartbeat: Heartbeat
 ) -> None:
     """Score the test cases with the final weights; per-case records and a few pictures stay in the folder."""
     import torch
@@ -89,10 +102,9 @@ def _evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     method = loop.new_method(experiment).to(group.device)
     method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    method.load_inference_state(checkpoint.load(cell.weights, group.device))
+    method.load_inference_state(checkpoint.load(heartbeat.cell.weights, group.device))
     dtype = precision.autocast_dtype(experiment.training.precision)
-    state = Heartbeat(cell, group)
-    records, _ = loop.score_share(method, entries, experiment, experiment.evaluation, group, dtype, state)
+    records, _ = loop.score_share(method, entries, experiment, experiment.evaluation, group, dtype, heartbeat)
     if group.leads:
         save_example(folder / "example.npz", method, entries[0], experiment.evaluation, group.device, dtype)
         write_parquet(folder / "records.parquet", records)
@@ -112,11 +124,19 @@ def _group(threads: int) -> Any:
     return Group(context.get_world_rank(), context.get_world_size(), device)
 
 
-class Heartbeat:
-    """Writes what the training is doing into the cell's state, at most every other second."""
+class Superseded(RuntimeError):  # noqa: N818  it says what happened
+    """Another process trains this cell now. Ray has given this one up, which did not hear of it."""
 
-    def __init__(self, cell: Cell, group: Any) -> None:
-        self.cell = cell
+
+class Heartbeat:
+    """Writes what the training is doing into the cell's state, at most every other second.
+
+    A machine that was cut off trains on while Ray has long begun anew elsewhere. Who reads another's
+    `attempt` in the state ends himself, at the latest before the next checkpoint is written.
+    """
+
+    def __init__(self, cell: Cell, group: Any, attempt: str | None = None) -> None:
+        self.cell, self.attempt = cell, attempt
         self.leads = group.leads
         self.written = 0.0
         self.started = time.time()
@@ -134,11 +154,13 @@ class Heartbeat:
                 step=event.step,
                 steps=event.steps,
                 loss=event.loss,
+                now=event.step == event.steps,
             )
         elif isinstance(event, events.Scoring):
             self._write(status="scoring", scored=event.done, cases=event.cases)
         elif isinstance(event, events.Projection):
-            self.cell.update(
+            self._write(
+                now=True,
                 status="training",
                 epochs=event.epochs,
                 resumed_at=event.epoch,
@@ -147,7 +169,8 @@ class Heartbeat:
                 peak_bytes=event.peak_bytes,
             )
         elif isinstance(event, events.EpochEnd):
-            self.cell.update(
+            self._write(
+                now=True,
                 status="training",
                 done=event.epoch,
                 epochs=event.epochs,
@@ -155,10 +178,17 @@ class Heartbeat:
                 seconds=event.seconds,
             )
 
-    def _write(self, **state: Any) -> None:
-        if time.monotonic() - self.written > 2:
+    def _write(self, now: bool = False, **state: Any) -> None:
+        if now or time.monotonic() - self.written > 2:
+            self.check()
             self.cell.update(**state)
             self.written = time.monotonic()
+
+    def check(self) -> None:
+        """Raise `Superseded` if the cell is another's."""
+        theirs = self.cell.state().get("attempt")
+        if theirs != self.attempt:
+            raise Superseded(f"{self.cell.name}: taken over by attempt {theirs}")
 
 
 class _AskedToStop(Exception):  # noqa: N818  it says what happened
@@ -166,13 +196,15 @@ class _AskedToStop(Exception):  # noqa: N818  it says what happened
 
 
 class Listener:
-    """Sends a training's events to the cell's state, to MLflow, and to Ray."""
+    """Sends a training's events to the cell's state, to MLflow, to the store, and to Ray."""
 
-    def __init__(self, cell: Cell, job: dict[str, Any], group: Any) -> None:
+    def __init__(
+        self, heartbeat: Heartbeat, job: dict[str, Any], group: Any, store: Store | None = None
+    ) -> None:
         from acdis.tracking.runs import RunTracker
 
-        self.cell, self.group = cell, group
-        self.heartbeat = Heartbeat(cell, group)
+        self.cell, self.group, self.store = heartbeat.cell, group, store
+        self.heartbeat, cell = heartbeat, heartbeat.cell
         self.tracker = (
             RunTracker(
                 cell.folder, job["tracking"]["uri"], job["tracking"]["experiment"], cell.name, cell.name
@@ -193,6 +225,8 @@ class Listener:
 
         if self.tracker:
             self.tracker.log_epoch(event.epoch, epoch_values(event.as_dict()))
+        if self.store and self.group.leads:
+            self.store.push()
         ray.train.report(
             {"epoch": event.epoch, "loss": event.terms["loss"]}
         )  # a barrier: every rank calls it

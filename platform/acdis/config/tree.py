@@ -171,6 +171,19 @@ class Scaling(Config):
     """Where and how wide it runs. Nothing here changes the numbers beyond rounding."""
 
     workers: PositiveInt = Field(1, description="processes of data-parallel training")
+    min_workers: PositiveInt | None = Field(
+        None,
+        description=(
+            "fewest workers that a training goes on with when nodes are lost, the batch kept; it grows again "
+            "when they are back. None: it waits until all workers have a place"
+        ),
+    )
+    resize_seconds: PositiveFloat = Field(
+        60.0, description="with min_workers: seconds between looks whether there is room for more workers"
+    )
+    patience: PositiveFloat = Field(
+        3600.0, description="seconds that a training waits for its workers' places before it fails"
+    )
     accumulation: PositiveInt = Field(
         1, description="pieces in which a worker takes its share of the batch, to save memory"
     )
@@ -183,6 +196,25 @@ class Scaling(Config):
     max_failures: int = Field(
         3, ge=0, description="how often Ray restarts a failed training from its last checkpoint"
     )
+    storage: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "object store that keeps each cell's folder after every epoch, such as s3://bucket/prefix: a "
+            "machine without the folder goes on from there. None: ACDIS_HOME alone"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _fewest(self) -> Scaling:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        return self
+
+    @property
+    def least(self) -> int:
+        """Workers without which there is no training."""
+        return self.min_workers or self.workers
 
 
 class Tracking(Config):

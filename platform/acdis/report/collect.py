@@ -112,7 +112,9 @@ def standing(cell: Cell, state: dict[str, Any]) -> str:
 def hours(cell: Cell, state: dict[str, Any]) -> dict[str, float]:
     """What the training cost: worker time × CPUs or GPUs, hours; empty before its first epoch."""
     epochs = cell.history()
-    return spent(sum(entry["seconds"] for entry in epochs), state) if epochs else {}
+    usual = state.get("workers", 1)
+    seconds = sum(entry["seconds"] * entry.get("workers", usual) / usual for entry in epochs)
+    return spent(seconds, state) if epochs else {}
 
 
 def spent(seconds: float, state: Mapping[str, Any]) -> dict[str, float]:

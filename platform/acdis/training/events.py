@@ -46,6 +46,7 @@ class EpochEntry(TypedDict):
     learning_rate: float
     seconds: float
     validation: dict[str, float]
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class EpochEnd:
         terms: mean over the epoch of each term of the loss and of what the method reports beside it.
         seconds: of its steps, without the validation.
         validation: mean Dice per region and their mean, where this epoch was validated.
+        workers: processes that trained it together.
     """
 
     epoch: int
@@ -64,6 +66,7 @@ class EpochEnd:
     learning_rate: float
     seconds: float
     validation: dict[str, float] = field(default_factory=dict)
+    workers: int = 1
 
     def as_dict(self) -> EpochEntry:
         """Plain values, as the checkpoint and the history file keep them."""
@@ -74,6 +77,7 @@ class EpochEnd:
             learning_rate=self.learning_rate,
             seconds=self.seconds,
             validation=dict(self.validation),
+            workers=self.workers,
         )
 
 

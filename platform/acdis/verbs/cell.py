@@ -10,6 +10,7 @@ from typing import Any
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.ablation.pace import clock
+from acdis.ablation.store import store_of
 from acdis.cluster.train import Job, TrainingFailed, TrainingStopped
 from acdis.config import Experiment
 from acdis.errors import UserError
@@ -35,6 +36,9 @@ def complete(job: Job, tags: dict[str, str], train: Callable[[], None], say: Say
         TrainingStopped: it was asked to stop.
     """
     cell = job.cell
+    store = store_of(cell, job.experiment.scaling.storage)
+    if store:
+        store.begin()
     before = cell.state()
     if is_finished(cell, job.evaluation, bool(job.inputs.test)):
         say("it is trained and scored already; nothing is trained again, this is what came out:")
@@ -42,15 +46,20 @@ def complete(job: Job, tags: dict[str, str], train: Callable[[], None], say: Say
         with tracker_of(job, running=True, patience=BEFORE_SECONDS) as tracker:
             publish.begin(tracker, cell, job.experiment, tags | _own_tags(job))
         _train(job, train)
+        if store:
+            store.pull()
     with tracker_of(job, running=False) as tracker:
         tracker.log_roles(cell.roles())  # a second spec may have taken the cell while it was trained
         publish.curves(tracker, cell)
         text = _published(tracker, job)
         if (before.get("status"), before.get("evaluation")) != ("done", job.evaluation.name):
+            publish.workers(tracker, cell)
             publish.cost(tracker, cell)
             tracker.finish("FINISHED")
         run = tracker.run_id
     cell.update(status="done", evaluation=job.evaluation.name, run_id=run)
+    if store and not store.push():
+        say(f"scaling.storage: {store.address} does not have all of it; the same command sends the rest")
     return text
 
 

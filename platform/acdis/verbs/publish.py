@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from acdis.ablation.cells import Cell, write_text
+from acdis.ablation.cells import Cell, read_json, write_json, write_text
 from acdis.config import Evaluation, Experiment, flatten
 from acdis.evaluation.records import read_parquet, summarise
 from acdis.report import figures, tables
@@ -48,6 +50,32 @@ def curves(tracker: RunTracker, cell: Cell) -> None:
     figures.learning_curves(cell.folder / "curves.png", history, cell.name)
     for name in ("curves.png", "history.json"):
         tracker.log_artifact(cell.folder / name, "training")
+
+
+def workers(tracker: RunTracker, cell: Cell) -> None:
+    """How many workers trained which epochs, as a tag and in the cell's lineage: nodes come and go."""
+    told = worker_spans(cell.history())
+    if told:
+        tracker.log_tags({"acdis.workers": told})
+        path = cell.folder / "lineage.json"
+        write_json(path, read_json(path) | {"workers": told})
+
+
+def worker_spans(history: Sequence[Mapping[str, Any]]) -> str:
+    """`2` where the number never changed, else `2 (epochs 1–3), 1 (4–6)`; empty where it is not known."""
+    spans: list[tuple[int, int, int]] = []
+    for entry in history:
+        if "workers" not in entry:
+            return ""
+        epoch, count = int(entry["epoch"]), int(entry["workers"])
+        if spans and spans[-1][0] == count:
+            spans[-1] = (count, spans[-1][1], epoch)
+        else:
+            spans.append((count, epoch, epoch))
+    if len(spans) < 2:
+        return str(spans[0][0]) if spans else ""
+    parts = [f"{count} ({first if first == last else f'{first}–{last}'})" for count, first, last in spans]
+    return ", ".join([parts[0].replace("(", "(epochs "), *parts[1:]])
 
 
 def cost(tracker: RunTracker, cell: Cell) -> None:
