@@ -35,8 +35,10 @@ test: install  ## all tests, those on Ray beside the others
 	$(BIN)/python -m pytest --ignore tests/cluster; others=$$?; \
 	wait $$cluster; cluster=$$?; cat $(VENV)/cluster.log; exit $$((others || cluster))
 
-test-chaos: install  ## many kills at random moments (ACDIS_SEED chooses them); not part of `make test`
-	@$(BIN)/python -m pytest -m chaos
+test-chaos: install  ## every fault at random moments (ACDIS_SEED chooses them); writes docs/reliability.md's table
+	@rm -f $(VENV)/chaos.jsonl
+	@env --default-signal=INT ACDIS_CHAOS_RESULTS=$(CURDIR)/$(VENV)/chaos.jsonl $(BIN)/python -m pytest -m chaos; code=$$?; \
+	$(BIN)/python tests/cluster/storm/table.py $(VENV)/chaos.jsonl docs/reliability.md; exit $$code
 
 check: install  ## formatting, lint, types, and who may import whom
 	@$(BIN)/ruff format --check platform experiments tests benchmarks docs
