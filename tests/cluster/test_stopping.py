@@ -12,6 +12,7 @@ from acdis.ablation import stopping
 from acdis.ablation.cells import Cell
 from acdis.cluster import train, worker
 from acdis.cluster.worker import Heartbeat, Listener, Superseded
+from acdis.config import Scaling
 from acdis.training.events import EpochEnd, Step
 from acdis.training.group import Group
 
@@ -84,3 +85,20 @@ def test_the_driver_tells_a_stop_from_ctrl_c(tmp_path: Path) -> None:
         train._judge(cell)
     cell.begin(status="stopped")
     train._judge(cell)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "limits"),
+    [
+        ({}, (900.0, 3)),
+        ({"patience": 100.0}, (25.0, 3)),
+        ({"workers": 2, "min_workers": 1}, (60.0, 59)),
+        ({"workers": 2, "min_workers": 1, "patience": 40.0}, (10.0, 3)),
+    ],
+)
+def test_ray_waits_for_places_as_long_as_patience_says(
+    scaling: dict[str, Any], limits: tuple[float, int]
+) -> None:
+    seconds, retries = train.start_limits(Scaling(**scaling))
+    assert (seconds, retries) == limits
+    assert seconds * (retries + 1) == Scaling(**scaling).patience

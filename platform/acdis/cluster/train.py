@@ -19,8 +19,9 @@ from acdis.config import Experiment, Scaling
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
 
-#: How often Ray tries again to start a training's workers.
-START_RETRIES = 3
+#: How often Ray tries again to start a training's workers; and for how long each time, where the next attempt
+#: may be one with fewer of them.
+START_RETRIES, ELASTIC_SECONDS = 3, 60.0
 Show = Callable[[dict[str, Any]], None]
 
 
@@ -95,8 +96,8 @@ def _trainer(settings: dict[str, Any], scaling: Scaling, room: Room, storage: st
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    # Ray asks for places anew when this is over: without end, were it not for the limit below.
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(scaling.patience / (START_RETRIES + 1))
+    seconds, retries = start_limits(scaling)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(seconds)
     return TorchTrainer(
         run,
         train_loop_config=settings,
@@ -111,10 +112,18 @@ def _trainer(settings: dict[str, Any], scaling: Scaling, room: Room, storage: st
             name=name,
             storage_path=storage,
             failure_config=ray.train.FailureConfig(
-                max_failures=scaling.max_failures, controller_failure_limit=START_RETRIES
+                max_failures=scaling.max_failures, controller_failure_limit=retries
             ),
         ),
     )
+
+
+def start_limits(scaling: Scaling) -> tuple[float, int]:
+    """Seconds until Ray asks anew for its workers' places, and how often it does; together `patience`."""
+    if scaling.min_workers is None:
+        return scaling.patience / (START_RETRIES + 1), START_RETRIES
+    seconds = min(ELASTIC_SECONDS, scaling.patience / (START_RETRIES + 1))
+    return seconds, round(scaling.patience / seconds) - 1
 
 
 def _fit(trainer: Any, job: Job, show: Show) -> None:
