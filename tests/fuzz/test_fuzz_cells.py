@@ -7,6 +7,7 @@ import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 
+import numpy as np
 import pytest
 
 from acdis import cli
@@ -15,6 +16,7 @@ from acdis.ablation.members import resolve
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
 from acdis.evaluation.records import Record, write_parquet
+from acdis.report.figures import read_example
 from acdis.tracking.journal import Journal
 from acdis.verbs import hunt, specs, status
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
@@ -202,6 +204,25 @@ def test_bytes_of_the_records(room, cell, fuzz, mutations):
         room.tries("records", lambda: _looked_at(room), ["records.parquet"])
 
     fuzz(mutations.damaged(whole), 60, attempt)
+
+
+def test_the_example_of_an_evaluation(room, fuzz, mutations):
+    path = room.home / "example.npz"
+    content = {
+        "case": np.array("case0"),
+        "images": np.random.default_rng(0).random((4, 6, 5), dtype=np.float32),
+        "truth": np.ones((6, 5), np.uint8),
+        "predictions": np.ones((2, 6, 5), np.uint8),
+        "subsets": np.array(["FLAIR", "FLAIR_T1ce"]),
+    }
+    np.savez_compressed(path, allow_pickle=False, **content)
+    whole = path.read_bytes()
+
+    def attempt(damaged):
+        path.write_bytes(damaged)
+        room.tries("example", lambda: read_example(path), ["example.npz"])
+
+    fuzz(mutations.damaged(whole), 40, attempt)
 
 
 def test_the_journal(room, cell, fuzz, mutations):

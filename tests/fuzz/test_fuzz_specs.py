@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from acdis import config
 from acdis.ablation import search, spec
 from acdis.ablation.members import resolve
+from acdis.ablation.space import Settings
+from acdis.ablation.trials import Trials
 from acdis.data import splits
 from acdis.data.inputs import Inputs
 from acdis.evaluation.records import Record, write_parquet
@@ -126,6 +128,25 @@ def test_values_of_a_search(room, own, fuzz, mutations):
         room.tries("search", lambda: search.load(own).meaning("x"), NOWHERE)
 
     fuzz(mutations.changed(SEARCH), 70, attempt)
+
+
+def test_the_study_of_a_search(room, fuzz, mutations):
+    """Optuna's journal: one line an operation."""
+    settings = Settings.model_validate(SEARCH["search"])
+    trials = Trials(room.home, settings, "m")
+    for value in (0.5, 0.7):
+        trial = trials.ask()
+        trials.note_cell(trial.number, "acdis-0")
+        trials.report(trial.number, {1: value})
+        trials.tell(trial.number, "done", value)
+    path = room.home / "study-m.jsonl"
+    whole = path.read_bytes()
+
+    def attempt(content):
+        path.write_bytes(content)
+        room.tries("search, study", lambda: Trials(room.home, settings, "m").best(), [path.name])
+
+    fuzz(mutations.damaged(whole), 60, attempt)
 
 
 @pytest.mark.parametrize(
