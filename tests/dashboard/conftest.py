@@ -271,6 +271,7 @@ def ablated(tmp_path_factory: pytest.TempPathFactory) -> Ablated:
             made.run("ablate", str(made.spec))
     finally:
         shutil.rmtree(short, ignore_errors=True)
+    assert roster.read(made.base / "ablations" / "tiny_table" / roster.FILE).baseline == "conv"
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 Stamp = tuple[int, int]
 
 
-def stamp(path: Path | str) -> Stamp | None:
+def stamp(path: str) -> Stamp | None:
     """None where there is no such file."""
     try:
-        found = Path(path).stat()
+        found = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
     return found.st_mtime_ns, found.st_size
@@ -23,24 +24,25 @@ class Files:
     """What was read from files, by path and reader."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[Path, Any], tuple[Stamp, Any]] = {}
+        self._kept: dict[tuple[str, Any], tuple[Stamp, Any]] = {}
 
-    def read(self, path: Path, parse: Callable[[Path], Any], default: Any) -> Any:
+    def read(self, path: Path | str, parse: Callable[[Path], Any], default: Any) -> Any:
         """What `parse` makes of the file; `default` where there is none, or it is half written or damaged."""
-        now = stamp(path)
+        where = str(path)
+        now = stamp(where)
         if now is None:
             return default
-        kept = self._kept.get((path, parse))
+        kept = self._kept.get((where, parse))
         if kept is not None and kept[0] == now:
             return kept[1]
         try:
-            value = parse(path)
+            value = parse(Path(where))
         except (OSError, ValueError):  # gone meanwhile, or not what it should be
             return default
-        self._kept[path, parse] = (now, value)
+        self._kept[where, parse] = (now, value)
         return value
 
-    def knows(self, path: Path, parse: Callable[[Path], Any]) -> bool:
+    def knows(self, path: Path | str, parse: Callable[[Path], Any]) -> bool:
         """Whether `read` would not have to open it."""
-        kept = self._kept.get((path, parse))
-        return kept is not None and kept[0] == stamp(path)
+        kept = self._kept.get((str(path), parse))
+        return kept is not None and kept[0] == stamp(str(path))

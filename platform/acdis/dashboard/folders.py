@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,23 @@ class Seen:
 ABSENT = Seen("missing", {}, None)
 
 
+@dataclass(frozen=True)
+class _Paths:
+    """As text: a page asks for thousands of them, and joining paths takes longer than looking."""
+
+    state: str
+    weights: str
+    records: str
+    history: str
+    lineage: str
+
+
 class Folders:
     """The cells of a home."""
 
     def __init__(self, base: Path | None, files: Files) -> None:
         self.base, self.files = base, files
+        self._paths: dict[tuple[str, str], _Paths | None] = {}
 
     def cell(self, name: str) -> Cell:
         """Its folder, which need not exist.
@@ -50,57 +62,65 @@ class Folders:
 
     def seen(self, name: str, evaluation: str) -> Seen:
         """How a cell and its scores stand."""
-        try:
-            cell = self.cell(name)
-        except LookupError:
+        paths = self._found(name, evaluation)
+        if paths is None:
             return ABSENT
-        state: Mapping[str, Any] = self.files.read(cell.folder / "state.json", read_json, {})
-        scores = stamp(records(cell, evaluation)) if state and is_name(evaluation) else None
-        whole = scores is not None and cell.weights.exists()
-        return Seen(status_of(state, lambda: whole, cell.busy), state, scores)
+        state: Mapping[str, Any] = self.files.read(paths.state, read_json, {})
+        scores = stamp(paths.records) if state else None
+        whole = scores is not None and stamp(paths.weights) is not None
+        return Seen(status_of(state, lambda: whole, lambda: self.cell(name).busy()), state, scores)
 
     def scores(self, name: str, evaluation: str) -> Scores:
         """Per-case scores.
 
         Raises:
             UserError: they cannot be read, or are not whole.
-            LookupError: as `cell`.
+            LookupError: as `cell`, or `evaluation` is no name.
         """
-        file = records(self.cell(name), evaluation)
-        found = self.files.read(file, read_file, None)
-        return read_file(file) if found is None else found  # which says what is wrong
+        paths = self._found(name, evaluation)
+        if paths is None or not paths.records:
+            raise LookupError(name)
+        found = self.files.read(paths.records, read_file, None)
+        return read_file(Path(paths.records)) if found is None else found  # which says what is wrong
 
     def has_read(self, name: str, evaluation: str) -> bool:
         """Whether `scores` would answer at once."""
-        return self.files.knows(records(self.cell(name), evaluation), read_file)
+        paths = self._found(name, evaluation)
+        return paths is not None and self.files.knows(paths.records, read_file)
 
     def hours(self, name: str, state: Mapping[str, Any]) -> dict[str, float]:
         """What the training cost, by `cpu` or `gpu`; reads the history."""
-        seconds = self._of(name, "history.json", _seconds, None)
+        paths = self._found(name, "")
+        seconds = self.files.read(paths.history, _seconds, None) if paths else None
         return {} if seconds is None else collect.spent(seconds, state)
 
     def tags(self, name: str) -> Mapping[str, str]:
         """What the cell was trained with: commit, versions, device."""
-        return self._of(name, "lineage.json", read_json, {}).get("tags", {})
+        paths = self._found(name, "")
+        return (self.files.read(paths.lineage, read_json, {}) if paths else {}).get("tags", {})
 
-    def _of(self, name: str, file: str, parse: Callable[[Path], Any], default: Any) -> Any:
-        """What is in a file of the cell's folder."""
+    def _found(self, name: str, evaluation: str) -> _Paths | None:
+        """None for what is no name of a cell; no records where `evaluation` is none."""
+        key = (name, evaluation)
+        if key not in self._paths:
+            self._paths[key] = self._made(name, evaluation)
+        return self._paths[key]
+
+    def _made(self, name: str, evaluation: str) -> _Paths | None:
         try:
-            return self.files.read(self.cell(name).folder / file, parse, default)
+            cell = self.cell(name)
         except LookupError:
-            return default
+            return None
+        scores = cell.evaluations / evaluation / "records.parquet" if is_name(evaluation) else ""
+        others = (cell.folder / file for file in ("history.json", "lineage.json"))
+        return _Paths(
+            str(cell.folder / "state.json"), str(cell.weights), str(scores), *(str(each) for each in others)
+        )
 
 
 def is_name(text: str) -> bool:
     """Whether it names something inside a folder, and nothing outside: it may come from anybody's file."""
     return bool(text) and len(text) < 200 and text not in (".", "..") and not set(text) & {"/", "\\", "\0"}
-
-
-def records(cell: Cell, evaluation: str) -> Path:
-    """Where per-case records of an evaluation lie. Raises LookupError where that is no name."""
-    if not is_name(evaluation):
-        raise LookupError(evaluation)
-    return cell.evaluations / evaluation / "records.parquet"
 
 
 def _seconds(history: Path) -> float | None:

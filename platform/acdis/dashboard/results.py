@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from acdis.dashboard import summaries
-from acdis.dashboard.files import Stamp
-from acdis.dashboard.site import Site
+from acdis.dashboard.site import Look, Site
 from acdis.dashboard.store import StoreAwayError
 from acdis.errors import UserError
 from acdis.evaluation.scores import Scores
 from acdis.report.comparison import Comparison, compare, figures
-from acdis.report.facts import CellFacts, RowScores, SpecFacts, with_scores
+from acdis.report.facts import CellFacts, RowFacts, RowScores, SpecFacts, with_scores
 from acdis.report.sections import Compared
+from acdis.vocabulary import REGIONS
 
-Stamps = tuple[Stamp | None, ...]
 #: Files of records that are read while a visitor waits, and tests that are made meanwhile.
 FEW_FILES, FEW_TESTS = 60, 60
 
@@ -37,6 +36,16 @@ class Result:
     elsewhere: bool = False
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A comparison, what it was made from, and the scores and the unreadable cells behind it."""
+
+    key: Any
+    scores: Mapping[tuple[str, str], Scores]
+    unreadable: frozenset[tuple[str, str]]
+    comparison: Comparison
+
+
 class Results:
     """Of one site."""
 
@@ -44,77 +53,65 @@ class Results:
         self._site = site
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        self._kept: dict[str, tuple[Any, Comparison]] = {}
+        self._kept: dict[str, _Kept] = {}
 
     def soon(self, name: str) -> Result:
         """The whole table where that takes a moment, else its figures. Raises NotThereError."""
-        spec, stamps = self._site.looked(name)
+        spec, looks = self._site.looked(name)
         if _elsewhere(spec):
-            return Result(self._quick(spec), whole=False, elsewhere=True)
-        if self._is_quick(spec, stamps):
-            return Result(self._whole(spec, stamps), whole=True)
-        return Result(self._quick(spec), whole=False)
+            return Result(self._quick(spec, looks), whole=False, elsewhere=True)
+        if self._is_quick(spec, looks):
+            return Result(self._whole(spec, looks), whole=True)
+        return Result(self._quick(spec, looks), whole=False)
 
     def whole(self, name: str) -> Result:
         """The table with all tests, however long that takes. Raises NotThereError."""
-        spec, stamps = self._site.looked(name)
+        spec, looks = self._site.looked(name)
         if _elsewhere(spec):
-            return Result(self._quick(spec), whole=False, elsewhere=True)
-        return Result(self._whole(spec, stamps), whole=True)
+            return Result(self._quick(spec, looks), whole=False, elsewhere=True)
+        return Result(self._whole(spec, looks), whole=True)
 
-    def _is_quick(self, spec: SpecFacts, stamps: Stamps) -> bool:
+    def _is_quick(self, spec: SpecFacts, looks: Sequence[Look]) -> bool:
         kept = self._kept.get(spec.name)
-        if kept is not None and kept[0] == _key(spec, stamps):
+        if kept is not None and kept.key == _key(spec, looks):
             return True
-        folders = self._site.folders
-        scored = [cell for row in spec.rows for cell in row.cells if cell.scored]
-        unread = sum(not folders.has_read(cell.cell, cell.evaluation) for cell in scored)
-        return unread <= FEW_FILES and 3 * len(spec.rows) <= FEW_TESTS
+        has_read = self._site.folders.has_read
+        unread = sum(not has_read(look.cell.cell, look.cell.evaluation) for look in looks if look.cell.scored)
+        return unread <= FEW_FILES and len(REGIONS) * len(spec.rows) <= FEW_TESTS
 
-    def _whole(self, spec: SpecFacts, stamps: Stamps) -> Compared:
+    def _whole(self, spec: SpecFacts, looks: Sequence[Look]) -> Compared:
+        key = _key(spec, looks)
         with self._lock:
             lock = self._locks.setdefault(spec.name, threading.Lock())
         with lock:  # two visitors wait for one computation
-            key = _key(spec, stamps)
-            spec, rows = self._read(spec)
             kept = self._kept.get(spec.name)
-            if kept is None or kept[0] != key:
-                kept = self._kept[spec.name] = (key, compare(rows, spec.baseline))
-            return spec, rows, kept[1]
+            if kept is None or kept.key != key:
+                kept = self._kept[spec.name] = self._compared(spec, key)
+        seen, rows = _rows(spec, kept)
+        return seen, rows, kept.comparison
 
-    def _read(self, spec: SpecFacts) -> tuple[SpecFacts, list[RowScores]]:
-        """Records of all cells; a cell whose records cannot be read counts as not scored, and says so."""
-        found: dict[tuple[str, str], Scores] = {}
-
-        def readable(cell: CellFacts) -> CellFacts:
-            if not cell.scored:
-                return cell
+    def _compared(self, spec: SpecFacts, key: Any) -> _Kept:
+        scores, unreadable = {}, set()
+        for cell in (cell for row in spec.rows for cell in row.cells if cell.scored):
+            names = (cell.cell, cell.evaluation)
             try:
-                found[cell.cell, cell.evaluation] = self._site.folders.scores(cell.cell, cell.evaluation)
+                scores[names] = self._site.folders.scores(*names)
             except UserError:
-                return replace(cell, scored=False, standing="its records cannot be read: evaluate it again")
-            return cell
+                unreadable.add(names)
+        known = _Kept(key, scores, frozenset(unreadable), Comparison({}, (), (), 0))
+        return replace(known, comparison=compare(_rows(spec, known)[1], spec.baseline))
 
-        rows = tuple(replace(row, cells=tuple(map(readable, row.cells))) for row in spec.rows)
-        whole = replace(spec, rows=rows)
-        return whole, [with_scores(row, lambda cell, evaluation: found[cell, evaluation]) for row in rows]
-
-    def _quick(self, spec: SpecFacts) -> Compared:
-        known, runs = self._summaries(), self._site.runs()
-        rows = []
+    def _quick(self, spec: SpecFacts, looks: Sequence[Look]) -> Compared:
+        known, rows, place = self._summaries(), [], iter(looks)
         for row in spec.rows:
+            mine = [next(place) for _ in row.cells]
             seeds = {
-                cell.seed: known[run.id]
-                for cell in row.cells
-                if (run := runs.get(cell.cell)) and run.id in known and self._same(cell)
+                look.cell.seed: known[look.run.id]
+                for look in mine
+                if look.run and look.run.id in known and _same(look)
             }
-            rows.append(
-                replace(
-                    with_scores(replace(row, cells=()), _none),
-                    seeds=seeds,
-                    missing=tuple(cell.seed for cell in row.cells if cell.seed not in seeds),
-                )
-            )
+            missing = tuple(look.cell.seed for look in mine if look.cell.seed not in seeds)
+            rows.append(replace(_row(replace(row, cells=()), {}), seeds=seeds, missing=missing))
         found = {row.id: replace(figures(row.seeds), cases=(0, 0)) for row in rows if row.seeds}
         return spec, rows, Comparison(found, (), (), 0)
 
@@ -124,21 +121,43 @@ class Results:
         except StoreAwayError:
             return {}
 
-    def _same(self, cell: CellFacts) -> bool:
-        """Whether MLflow's scores of a cell are those of this evaluation: of other cases they are no use."""
-        seen = self._site.folders.seen(cell.cell, cell.evaluation)
-        return not seen.state or (cell.scored and seen.state.get("evaluation") == cell.evaluation)
+
+def _same(look: Look) -> bool:
+    """Whether MLflow's scores of a cell are those of this evaluation: of other cases they are no use."""
+    state = look.seen.state
+    return not state or (look.cell.scored and state.get("evaluation") == look.cell.evaluation)
 
 
-def _key(spec: SpecFacts, stamps: Stamps) -> Any:
+def _key(spec: SpecFacts, looks: Sequence[Look]) -> Any:
     """Equal as long as the comparison would be."""
-    rows = tuple((row.id, repr(row.paper), len(row.cells)) for row in spec.rows)
-    cells = tuple((cell.seed, cell.cell, cell.evaluation) for row in spec.rows for cell in row.cells)
-    return spec.baseline, rows, cells, stamps
+    rows = tuple((row.id, repr(row.paper)) for row in spec.rows)
+    cells = tuple(
+        (look.row, look.cell.seed, look.cell.cell, look.cell.evaluation, look.seen.scores) for look in looks
+    )
+    return spec.baseline, rows, cells
 
 
-def _none(*_: str) -> Scores:
-    raise AssertionError("a row without cells has no scores")
+def _rows(spec: SpecFacts, kept: _Kept) -> tuple[SpecFacts, list[RowScores]]:
+    """Rows with their scores; a cell whose records cannot be read counts as not scored, and says so."""
+    if kept.unreadable:
+        spec = replace(
+            spec,
+            rows=tuple(
+                replace(row, cells=tuple(_marked(cell, kept.unreadable) for cell in row.cells))
+                for row in spec.rows
+            ),
+        )
+    return spec, [_row(row, kept.scores) for row in spec.rows]
+
+
+def _row(row: RowFacts, scores: Mapping[tuple[str, str], Scores]) -> RowScores:
+    return with_scores(row, lambda cell, evaluation: scores[cell, evaluation])
+
+
+def _marked(cell: CellFacts, unreadable: frozenset[tuple[str, str]]) -> CellFacts:
+    if (cell.cell, cell.evaluation) not in unreadable:
+        return cell
+    return replace(cell, scored=False, standing="its records cannot be read: evaluate it again")
 
 
 def _elsewhere(spec: SpecFacts) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from acdis.ablation.cells import Cell
 from acdis.dashboard import runs
 from acdis.dashboard.catalogue import Catalogue, Known
-from acdis.dashboard.files import Files, Stamp
+from acdis.dashboard.files import Files
 from acdis.dashboard.folders import ABSENT, Folders, Seen
 from acdis.dashboard.runs import Run
 from acdis.dashboard.settings import Settings
@@ -67,8 +66,8 @@ class Site:
             )
         return known.specs[name]
 
-    def looked(self, name: str) -> tuple[SpecFacts, tuple[Stamp | None, ...]]:
-        """A spec as a report sees it: how its cells stand, what they cost; and the stamps of their records.
+    def looked(self, name: str) -> tuple[SpecFacts, Sequence[Look]]:
+        """A spec as a report sees it, how its cells stand and what they cost; and its cells one by one.
 
         Raises:
             NotThereError: there is no such spec.
@@ -77,7 +76,7 @@ class Site:
         looks = self.looks(spec)
         cells = iter(looks)
         rows = tuple(replace(row, cells=tuple(next(cells).cell for _ in row.cells)) for row in spec.rows)
-        return replace(spec, rows=rows), tuple(look.seen.scores for look in looks)
+        return replace(spec, rows=rows), looks
 
     def looks(self, spec: SpecFacts) -> list[Look]:
         """Its rows and seeds, in their order, as they stand now."""
@@ -109,9 +108,7 @@ class Site:
         known = replace(
             cell,
             scored=scored,
-            standing=SCORED
-            if scored
-            else standing(Cell(self.folders.cell(cell.cell).folder), dict(seen.state)),
+            standing=SCORED if scored else standing(self.folders.cell(cell.cell), dict(seen.state)),
             hours=dict(run.hours) if run and run.hours else self.folders.hours(cell.cell, seen.state),
             code=code_of(run.tags if run and run.tags else self.folders.tags(cell.cell)),
         )
