@@ -8,7 +8,7 @@ export ACDIS_HOME ?= $(CURDIR)/runs
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stop test test-chaos check bench clean
+.PHONY: help install demo stop test test-chaos check audit bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,8 +46,11 @@ check: install  ## formatting, lint, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+audit:  ## known weaknesses of the pinned versions (pip-audit), as a report
+	@.ci/audit $(PYTHON) $(VENV)-audit
+
 bench: install  ## the benchmarks; each prints ratios
 	@for script in $$(grep -l "__main__" benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the virtual environment and tools' caches; runs/ stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

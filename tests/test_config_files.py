@@ -150,6 +150,9 @@ def test_letters_and_line_breaks_of_unicode_come_back(tmp_path: Path, text: str)
     assert config.load(file) == experiment
 
 
+_TEXT = st.characters(codec="utf-8", exclude_characters="\0")
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31 - 1),
@@ -160,7 +163,9 @@ def test_letters_and_line_breaks_of_unicode_come_back(tmp_path: Path, text: str)
     root=st.none()
     | st.text(st.characters(codec="utf-8", exclude_characters="$~\0"), min_size=1, max_size=20),
     options=st.dictionaries(
-        st.text(min_size=1, max_size=8), st.integers() | st.booleans() | st.text(max_size=5), max_size=3
+        st.text(_TEXT, min_size=1, max_size=8),
+        st.integers(-(10**90), 10**90) | st.booleans() | st.text(_TEXT, max_size=5),
+        max_size=3,
     ),
 )
 def test_what_is_dumped_is_what_is_loaded(

@@ -93,7 +93,16 @@ def test_every_problem_has_its_place(tmp_path: Path) -> None:
 
 
 def test_a_bomb_of_aliases_is_refused_quickly(tmp_path: Path) -> None:
+    """2⁴⁰ values in two kilobytes: whoever copies or prints them never ends."""
     lines = ["a0: &a0 [1, 1]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
     file = tmp_path / "experiment.yaml"
     file.write_text("\n".join(lines))
-    assert config.read_document(file).line(("a39", 0, 0, 1)) is not None
+    with pytest.raises(UserError, match=r"experiment\.yaml, line 17: .*200,000 values"):
+        config.read_document(file)
+
+
+def test_values_that_are_aliases_have_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text("a: &a [1, [2, 3]]\nb: *a\nc: 4\n")
+    assert config.read_document(file).line(("c",)) == 3
+    assert config.read_document(file).line(("b", 1, 0)) == 1

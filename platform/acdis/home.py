@@ -81,6 +81,8 @@ def expand(path: str, key: str, base: Path | None = None) -> Path:
     Raises:
         UserError: a variable in it is not set.
     """
+    if "\0" in path:
+        raise UserError(f"{key}: {path!r} is no path; give one without NUL")
     expanded = os.path.expandvars(os.path.expanduser(path))
     if "$" in expanded:
         raise UserError(f"{key}: the environment variable in {path!r} is not set; set it or give a path")

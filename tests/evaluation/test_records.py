@@ -79,7 +79,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "records.parquet"
     write_parquet(path, records(1))
 
-    def half(table: pa.Table, file: object) -> None:
+    def half(table: pa.Table, file: object, **_: object) -> None:
         file.write(b"PAR1")  # type: ignore[attr-defined]
         raise OSError("disk full")
 

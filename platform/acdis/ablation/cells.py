@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from acdis import config, home
+from acdis.ablation import notes
 from acdis.config import Experiment
 from acdis.errors import UserError
 
@@ -84,7 +85,8 @@ class Cell:
 
     def state(self) -> dict[str, Any]:
         """What the cell is doing; empty before it started."""
-        return read_json(self.folder / "state.json")
+        state = notes.read(self.folder / "state.json", notes.State)
+        return {key: value for key, value in state.items() if value is not None}
 
     def update(self, **changes: Any) -> None:
         """Change some keys of the state; those that become None are dropped."""
@@ -130,7 +132,7 @@ class Cell:
 
     def roles(self) -> list[dict[str, Any]]:
         """Rows of specs that this cell serves, the first one first: `spec`, `table`, `row`, `seed`."""
-        return read_json(self.folder / "roles.json").get("roles", [])
+        return notes.read(self.folder / "roles.json", notes.Roles).get("roles", [])
 
     def add_role(self, **role: Any) -> None:
         """Note that a spec's row is trained here; a role that is noted already is not noted twice."""
@@ -144,12 +146,36 @@ class Cell:
 
     def history(self) -> list[dict[str, Any]]:
         """One entry an epoch."""
-        return read_json(self.folder / "history.json").get("epochs", [])
+        return notes.read(self.folder / "history.json", notes.History).get("epochs", [])
+
+    def validations(self) -> dict[int, dict[str, float]]:
+        """Scores on the validation cases by epoch (from 1), of those that were validated."""
+        epochs = notes.read(self.folder / "history.json", notes.Validations).get("epochs", [])
+        return {entry["epoch"]: entry["validation"] for entry in epochs if entry["validation"]}
+
+    def seconds(self, workers: int = 1) -> float:
+        """What the epochs took, all together, had so many workers trained each; 0 before the first."""
+        epochs = notes.read(self.folder / "history.json", notes.Times).get("epochs", [])
+        return sum(entry["seconds"] * (entry.get("workers") or workers) / workers for entry in epochs)
+
+    def lineage(self) -> dict[str, Any]:
+        """`tags`, where it comes from, and `splits`, which cases did what."""
+        return notes.read(self.folder / "lineage.json", notes.Lineage)
+
+    def test_cases(self) -> list[str]:
+        """Names of the cases that it was to be scored on; it has learned from none of them."""
+        return self.lineage().get("splits", {}).get("test", [])
 
 
 def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any]) -> Cell:
-    """The cell's folder with its resolved configuration; an existing one is left as it is."""
+    """The cell's folder with its resolved configuration; an existing one is left as it is.
+
+    Raises:
+        UserError: the folder is a symbolic link to somewhere else.
+    """
     cell = Cell(home.cells(base) / name)
+    if not cell.folder.resolve().is_relative_to(home.cells(base).resolve()):
+        raise UserError(f"{cell.folder}: leads out of {home.cells(base)}; remove the symbolic link")
     cell.folder.mkdir(parents=True, exist_ok=True)
     if not (cell.folder / "config.yaml").exists():
         write_json(cell.folder / "lineage.json", details)
@@ -164,7 +190,7 @@ def find(base: Path, run: str) -> Cell:
         UserError: none or several match.
     """
     folder = Path(run)
-    if (folder / "config.yaml").is_file():
+    if os.path.isfile(folder / "config.yaml"):  # unlike pathlib's it is false for names that cannot be
         return Cell(folder.resolve())
     every = sorted(path.parent for path in home.cells(base).glob("*/config.yaml"))
     matches = [path for path in every if path.name.startswith(run)]
@@ -193,11 +219,12 @@ def find_trained(base: Path, run: str) -> Cell:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping; empty where there is no file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    """A JSON file's mapping; empty where there is no file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return notes.read_mapping(path)
 
 
 def write_json(path: Path, tree: dict[str, Any]) -> None:

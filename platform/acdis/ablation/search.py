@@ -18,6 +18,7 @@ from acdis import config, methods
 from acdis.ablation import cells
 from acdis.ablation.members import decide
 from acdis.ablation.space import SearchFile, Settings
+from acdis.ablation.spec import check_name
 from acdis.config import Draft, Experiment, InvalidError, Key
 from acdis.errors import UserError
 
@@ -105,6 +106,7 @@ def load(path: Path, experiment: Path | None = None, overrides: Sequence[str] = 
         UserError: with file and line: not YAML, an unknown key, a wrong type or range, a key that must not be
             searched or has no effect, a value that makes no valid experiment.
     """
+    check_name(path)
     document = config.read_document(path, "a search file", "must hold the keys 'base:' and 'search:'")
     page = Draft(copy.deepcopy(document.tree), (document,), str(path))
     try:

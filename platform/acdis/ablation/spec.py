@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from acdis.config import Draft, Experiment, InvalidError
 from acdis.errors import UserError
 
 _OPTION = "method.options."
+_NAME = re.compile(r"[\w(][\w .+()-]*")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def load(path: Path, experiment: Path | None = None, overrides: Sequence[str] = 
         UserError: one line with file and line: what `sheet.read` refuses, an unknown key or wrong value in a
             `set`, an option without effect, no or an unknown baseline, two rows of equal meaning.
     """
+    check_name(path)
     page = sheet.read(path)
     lines = sheet.lines(page)
     base = experiment or _base(page)
@@ -96,6 +99,18 @@ def load(path: Path, experiment: Path | None = None, overrides: Sequence[str] = 
         excluded=sheet.combinations(page).excluded,
         source=file.paper,
     )
+
+
+def check_name(path: Path) -> None:
+    """A spec's or a search's name is a folder's name, and stands in tags and in queries.
+
+    Raises:
+        UserError: it cannot be one.
+    """
+    if not _NAME.fullmatch(path.stem):
+        raise UserError(
+            f"{path}: cannot name a spec; call the file by letters, digits, spaces and . _ + - ( )"
+        )
 
 
 def select(spec: Spec, rows: Sequence[str] | None, seeds: Sequence[int] | None) -> Spec:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from acdis import home
-from acdis.ablation.cells import Cell, read_json
+from acdis.ablation.cells import Cell
 from acdis.ablation.members import Member
+from acdis.ablation.notes import DamagedError
 
 Status = Literal["done", "running", "failed", "missing"]
 STATUSES: tuple[Status, ...] = ("done", "running", "failed", "missing")
@@ -81,7 +82,7 @@ def _state(cell: Cell) -> dict[str, Any]:
     """A file that a full disk has left damaged counts as none."""
     try:
         return cell.state()
-    except ValueError:
+    except DamagedError:
         return {}
 
 
@@ -90,8 +91,8 @@ def _served(base: Path) -> Mapping[_Role, Sequence[str]]:
     served: dict[_Role, list[str]] = defaultdict(list)
     for file in sorted(home.cells(base).glob("*/roles.json")):
         try:
-            roles = read_json(file).get("roles", [])
-        except ValueError:
+            roles = Cell(file.parent).roles()
+        except DamagedError:
             continue
         for role in roles:
             served[role["spec"], role["row"], role["seed"]].append(file.parent.name)

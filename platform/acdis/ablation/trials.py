@@ -46,7 +46,7 @@ class Trials:
     """The study in `folder`, whose lock the caller holds; searches of another meaning have another file.
 
     Every answer is on disk before the call returns: a process that is killed loses no trial, and one that
-    was running is among `all` as `running` when the study is opened again.
+    was running is among `all` as `running` when the study is opened again. A damaged file is a UserError.
     """
 
     def __init__(self, folder: Path, settings: Settings, meaning: str) -> None:
@@ -59,13 +59,20 @@ class Trials:
         _repair(path)
         self.settings = settings
         self._optuna = optuna
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path), _NoLock())),
-            study_name=meaning,
-            direction="maximize",
-            pruner=_pruner(settings.pruner),
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(path), _NoLock())),
+                study_name=meaning,
+                direction="maximize",
+                pruner=_pruner(settings.pruner),
+                load_if_exists=True,
+            )
+            self.all()
+        except Exception as error:  # Optuna plays the file back without a look at what it says
+            reason = " ".join(str(error).split())[:150] or type(error).__name__
+            raise UserError(
+                f"{path}: cannot be read ({type(error).__name__}: {reason}); move it away to begin anew"
+            ) from None
 
     def all(self) -> list[Trial]:
         """Every trial, by number."""

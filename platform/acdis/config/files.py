@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from acdis.config.documents import Document, Key, Said, read_document
+from acdis.config.documents import Document, Key, Said, read_document, read_value
 from acdis.config.problems import InvalidError, find_problems
 from acdis.config.tree import Experiment
 from acdis.errors import UserError
@@ -172,9 +172,9 @@ def _apply(tree: dict[str, Any], override: str) -> Key:
     if not separator or not all(keys):
         raise UserError(f"override {override!r}: write it as key.path=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"override {override!r}: the value is not valid YAML") from None
+        value = read_value(text)
+    except UserError as error:
+        raise UserError(f"override {override!r}: the value {error}") from None
     *parents, last = keys
     node = tree
     for key in parents:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from acdis.config.documents import Key
 from acdis.errors import UserError
 
+#: Problems that are told, and characters of a wrong value that are shown.
+MOST, LONGEST = 12, 200
+
 
 class InvalidError(UserError):
     """Keys with wrong values. `problems` holds each key and what is wrong, for whoever knows its line."""
@@ -26,8 +29,16 @@ def describe(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
 
 
 def find_problems(error: ValidationError, model: type[BaseModel]) -> list[tuple[Key, str]]:
-    """The key of each problem, and the phrase that says what is wrong with it."""
-    return [(problem["loc"], _phrase(problem, model)) for problem in error.errors()]
+    """The key of each problem, and the phrase that says what is wrong with it; of the first `MOST` of them.
+
+    Looking for the nearest of a hundred valid keys takes 10 ms, and nobody reads a thousand lines.
+    """
+    errors = error.errors()
+    found = [(problem["loc"], _phrase(problem, model)) for problem in errors[:MOST]]
+    if len(errors) > MOST:
+        key, phrase = found[-1]
+        found[-1] = (key, f"{phrase} (and {len(errors) - MOST:,} more)")
+    return found
 
 
 def _phrase(problem: Any, model: type[BaseModel]) -> str:
@@ -36,13 +47,22 @@ def _phrase(problem: Any, model: type[BaseModel]) -> str:
         return f"unknown key '{key}'{_nearest(key, model)}"
     if problem["type"] == "missing" and isinstance(problem["loc"][-1], int):
         whole = ".".join(str(part) for part in problem["loc"][:-1])
-        return f"{whole}: too few values (given: {problem['input']!r})"
+        return f"{whole}: too few values (given: {_short(problem['input'])})"
     if problem["type"] == "too_long":
         most = problem["ctx"]["max_length"]
-        return f"{key}: too many values, {most} at most (given: {problem['input']!r})"
+        return f"{key}: too many values, {most} at most (given: {_short(problem['input'])})"
     where = f"{key}: " if key else ""
-    given = f" (given: {problem['input']!r})" if key and not isinstance(problem["input"], dict) else ""
+    given = f" (given: {_short(problem['input'])})" if key and not isinstance(problem["input"], dict) else ""
     return f"{where}{problem['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it, cut: somebody may have put a whole file there."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number that is too long to write"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _nearest(key: str, model: type[BaseModel]) -> str:

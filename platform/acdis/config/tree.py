@@ -6,11 +6,13 @@ is silent the default is RFNet's convention, and the field's description says so
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
+#: Voxels of a side: no volume has more (`data.nifti.MAX_SIDE`).
+Side = Annotated[int, Field(ge=1, le=1024)]
+Triple = tuple[Side, Side, Side]
 
 
 class Config(BaseModel):
@@ -22,7 +24,7 @@ class Config(BaseModel):
 class Phantoms(Config):
     """Cases that the platform draws itself, where there is no data."""
 
-    cases: PositiveInt = Field(12, description="number of phantoms")
+    cases: int = Field(12, ge=1, le=10_000, description="number of phantoms")
     seed: int = Field(0, ge=0, description="seed of the drawing")
     shape: Triple = Field((80, 96, 80), description="voxels of each volume")
     spacing: PositiveFloat = Field(2.0, description="mm per voxel, isotropic")
@@ -80,7 +82,7 @@ class Data(Config):
             "mm, isotropic, at which the model works; none: as in the files. Scores are always at the files'"
         ),
     )
-    min_size: PositiveInt = Field(
+    min_size: Side = Field(
         128, description="voxels: each side of the brain box is grown to at least this (RFNet: 128)"
     )
     background: Literal["zero", "normalised"] = Field(

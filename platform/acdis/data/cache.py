@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -26,16 +27,18 @@ from typing import Any
 
 import numpy as np
 
-from acdis import config
+from acdis import config, files
 from acdis.data.cases import Case, copies, image_digest, read
 from acdis.data.preprocess import PREPROCESS_VERSION, Meta, preprocess
 from acdis.errors import UserError
+from acdis.vocabulary import CLASSES
 
 #: Lesion voxels kept to centre crops on: a random sample of this many is as good as all of them.
 MAX_LESION_VOXELS = 10_000
 
 _ARRAYS = ("image.npy", "label.npy", "native_label.npy", "lesion.npy")
 _STALE_SECONDS = 24 * 3600
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ class Entry:
     path: Path
     fingerprint: str
     meta: Meta
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for another process."""
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "fingerprint": self.fingerprint,
+            "meta": self.meta.as_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> Entry:
+        """Undo `as_dict`."""
+        return cls(tree["name"], Path(tree["path"]), tree["fingerprint"], Meta.from_dict(tree["meta"]))
 
     def images(self) -> np.ndarray:
         """float32 [4, D, H, W] on the box, a read-only memory map: only what is indexed is read."""
@@ -59,9 +76,34 @@ class Entry:
         """uint8 on the file's own grid, a read-only memory map: what predictions are scored against."""
         return np.load(self.path / "native_label.npy", mmap_mode="r", allow_pickle=False)
 
+    def whole(self) -> tuple[np.ndarray, np.ndarray]:
+        """`images` and `native_labels` in memory.
+
+        Raises:
+            UserError: as `check_values`.
+        """
+        images, truth = np.array(self.images()), np.array(self.native_labels())
+        check_values(self.name, images, truth)
+        return images, truth
+
     def lesion_voxels(self) -> np.ndarray:
         """int32 [N, 3], N ≤ 10,000: a seeded sample of lesion voxels, as indices in the box; may be empty."""
         return np.load(self.path / "lesion.npy", allow_pickle=False)
+
+
+def check_values(name: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """What a disk has damaged must not be learned or scored; takes a millisecond for a crop.
+
+    Raises:
+        UserError: NaN or inf in the images, or a label that is none.
+    """
+    wrong = "NaN or inf" if not np.isfinite(images).all() else ""
+    if labels.size and labels.max() >= len(CLASSES):
+        wrong = f"label {labels.max()}"
+    if wrong:
+        raise UserError(
+            f"{name}: damaged in the cache ({wrong}); remove its folder in cache/, it is made again"
+        )
 
 
 def prepare(
@@ -220,14 +262,38 @@ def _publish(temporary: Path, folder: Path, name: str, mark: str) -> None:
 def _open(folder: Path, name: str, mark: str) -> tuple[Entry, str] | None:
     """The entry and its digest of voxels, or None if anything about the folder is not as it was written."""
     try:
-        record: dict[str, Any] = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(files.read(folder / "case.json", files.TEXT))
         if (record["name"], record["fingerprint"]) != (name, mark):
             return None
         if any((folder / file).stat().st_size != record["sizes"][file] for file in _ARRAYS):
             return None
-        return Entry(name, folder, mark, Meta.from_dict(record["meta"])), record["voxels"]
-    except (OSError, ValueError, KeyError, TypeError):
+        meta = Meta.from_dict(record["meta"])
+        if not (meta.is_sound() and isinstance(record["voxels"], str) and _arrays_fit(folder, meta)):
+            return None
+        return Entry(name, folder, mark, meta), record["voxels"]
+    except Exception:  # a damaged header fails anywhere in NumPy's parser, with any error
         return None
+
+
+def _arrays_fit(folder: Path, meta: Meta) -> bool:
+    """Whether each array has the type and shape that the record says; reads their headers alone."""
+    due = {
+        "image.npy": (np.float32, (4, *meta.box.shape)),
+        "label.npy": (np.uint8, meta.box.shape),
+        "native_label.npy": (np.uint8, meta.native_shape),
+    }
+    found = {file: np.load(folder / file, mmap_mode="r", allow_pickle=False) for file in due}
+    if any((found[file].dtype, found[file].shape) != each for file, each in due.items()):
+        return False
+    lesion = np.load(folder / "lesion.npy", allow_pickle=False)
+    if (
+        lesion.dtype != np.int32
+        or lesion.ndim != 2
+        or lesion.shape[1] != 3
+        or len(lesion) > MAX_LESION_VOXELS
+    ):
+        return False
+    return bool(((lesion >= 0) & (lesion < meta.box.shape)).all())
 
 
 def _lesion_sample(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -256,9 +322,9 @@ def _file_hash(path: Path, cache: Path) -> str:
     stamp = _stamp(path)
     key = hashlib.sha256(repr((str(path.absolute()), stamp)).encode()).hexdigest()[:32]
     note = cache / ".hashes" / key
-    with suppress(OSError, UnicodeDecodeError):
-        known = note.read_text(encoding="ascii")
-        if len(known) == 64:
+    with suppress(OSError, ValueError):
+        known = files.read(note, 64).decode("ascii")
+        if _SHA256.fullmatch(known):
             return known
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from acdis.errors import UserError
+from acdis.errors import UserError, shown
 from acdis.vocabulary import MODALITIES
 
 #: Label in the file -> index in `vocabulary.CLASSES` (METHOD.md, "Data protocol of the field").
@@ -33,8 +33,8 @@ _SUFFIXES = {
     "_flair": "FLAIR", "_t1ce": "T1ce", "_t1": "T1", "_t2": "T2", "_seg": _SEGMENTATION,
     "-t2f": "FLAIR", "-t1c": "T1ce", "-t1n": "T1", "-t2w": "T2", "-seg": _SEGMENTATION,
 }  # fmt: skip
-_NIFTI = re.compile(r"(?P<stem>.+?)\.nii(\.gz)?", re.IGNORECASE)
-_NAMED = re.compile(rf"(?P<name>.+)(?P<suffix>{'|'.join(_SUFFIXES)})", re.IGNORECASE)
+_NIFTI = re.compile(r"(?P<stem>.+?)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
+_NAMED = re.compile(rf"(?P<name>.+)(?P<suffix>{'|'.join(_SUFFIXES)})", re.IGNORECASE | re.DOTALL)
 _MAX_DEPTH = 5
 
 
@@ -63,7 +63,7 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return shown(f"{self.path}: {self.reason}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def find(root: Path) -> Finding:
     Raises:
         UserError: `root` is no folder, or nothing under it looks like a case.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # unlike pathlib's it is false for names that cannot be
         raise UserError(f"{root}: is not a folder; give the folder that holds the cases")
     cases: list[Case] = []
     problems: list[Problem] = []
@@ -95,7 +95,17 @@ def find(root: Path) -> Finding:
             f"{root}: no cases found; expected a folder per case with <case>_flair.nii.gz and so on "
             "(BraTS 2018 to 2021), <case>-t2f.nii.gz (BraTS 2023), or imagesTr and labelsTr (MSD Task01)"
         )
-    return _without_doubles(cases, problems)
+    return _without_doubles(*_writable(cases, problems))
+
+
+def _writable(cases: list[Case], problems: list[Problem]) -> tuple[list[Case], list[Problem]]:
+    """Names go into tables, queries and other files' names: control characters and what is no text do not."""
+    bad = [case for case in cases if not case.name.isprintable()]
+    problems += [
+        Problem(shown(case.name), case.segmentation.parent, "its name is no plain text; rename its files")
+        for case in bad
+    ]
+    return [case for case in cases if case not in bad], problems
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from acdis import config
 from acdis.data.augment import Start, augment, random_crop_start
+from acdis.data.cache import check_values
 from acdis.errors import UserError
 
 #: Draws which modalities the next n samples have: bool [n, 4].
@@ -173,12 +174,17 @@ def cut(
 
     Returns:
         images float32 [4, *data.crop], labels uint8 [*data.crop], the crop's first voxel.
+
+    Raises:
+        UserError: as `check_values`.
     """
     images, labels = entry.images(), entry.labels()
     lesion = entry.lesion_voxels() if data.lesion_crops else None
     start = random_crop_start(labels.shape, data.crop, generator, lesion, data.lesion_crops)
     place = tuple(slice(first, first + side) for first, side in zip(start, data.crop, strict=True))
-    return np.array(images[(slice(None), *place)]), np.array(labels[place]), start
+    crop, classes = np.array(images[(slice(None), *place)]), np.array(labels[place])
+    check_values(entry.name, crop, classes)
+    return crop, classes, start
 
 
 @dataclass(frozen=True)

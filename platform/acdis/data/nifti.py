@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-#: Voxels per side and bytes once decompressed; beyond, a header is taken for damaged (BraTS: 240×240×155).
+from acdis import files
+
+#: Voxels per side, per volume and bytes of a whole file; beyond, a header is taken for damaged (BraTS:
+#: 240×240×155, 9 million voxels). A case at these limits still takes less than 2 GB to read.
 MAX_SIDE = 1024
-MAX_BYTES = 2**31
+MAX_VOXELS = 2**25
+MAX_BYTES = 2**29
 _HEADER = 348
 _GZIP_MAGIC = b"\x1f\x8b"
 _VOXEL_MM = (0.01, 100.0)
@@ -34,11 +38,13 @@ def load(path: Path, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
         UnreadableError: with the reason.
     """
     try:
-        raw = path.read_bytes()
+        raw = files.read(path, MAX_BYTES)
     except FileNotFoundError:
         raise UnreadableError("does not exist") from None
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror})") from None
+    except files.TooLargeError as error:
+        raise UnreadableError(str(error)) from None
     if not raw:
         raise UnreadableError("is empty (0 bytes)")
     if raw[:2] != _GZIP_MAGIC and path.suffix.lower() == ".gz":
@@ -97,6 +103,8 @@ def _shape(header: Any, dimensions: int) -> tuple[int, ...]:
         raise UnreadableError(f"is {count}-D {shape} where {dimensions}-D is due")
     if min(shape) < 1 or max(shape) > MAX_SIDE:
         raise UnreadableError(f"has shape {shape} in its header; each side must be 1 to {MAX_SIDE} voxels")
+    if np.prod(shape[:3], dtype=np.int64) > MAX_VOXELS:
+        raise UnreadableError(f"has shape {shape} in its header; a volume has at most {MAX_VOXELS:,} voxels")
     return shape
 
 
@@ -105,10 +113,11 @@ def _voxels(header: Any, shape: tuple[int, ...], raw: bytes) -> np.ndarray:
 
     dtype, offset = _dtype(header), _offset(header)
     count = int(np.prod(shape, dtype=np.int64))
+    scaled = header["scl_slope"] != 0  # what is scaled becomes float64
     needed = offset + count * dtype.itemsize
-    if needed > MAX_BYTES:
+    if max(needed, count * 8 if scaled else 0) > MAX_BYTES:
         raise UnreadableError(
-            f"claims {needed / 2**30:.1f} GiB, shape {shape}; at most {MAX_BYTES / 2**30:.0f} GiB are read"
+            f"claims {needed / 2**30:.1f} GiB, shape {shape}; at most {MAX_BYTES / 2**30:.1f} GiB are read"
         )
     content = _content(raw, needed)
     if len(content) < needed:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acdis import files
 from acdis.data import anatomy, lesion
 from acdis.data.anatomy import Anatomy, Floats, Triple
 from acdis.data.lesion import Painted
@@ -34,6 +35,7 @@ VERSION = 1
 WITHOUT_ET = 5
 
 _SMALLEST = 16  # voxels a side: below this a brain with a lesion of three classes cannot be drawn
+_LARGEST = 2**24  # voxels: drawing takes some fifty bytes for each
 _LEFTOVER = 3600.0  # seconds after which a temporary folder has no owner any more
 _BRATS_LABELS = np.array((0, 1, 2, 4), np.uint8)
 
@@ -203,6 +205,8 @@ def _check(cases: int, seed: int, shape: Triple, spacing: float) -> None:
         raise UserError(f"phantoms: seed {seed} is negative; give 0 or more")
     if len(shape) != 3 or min(shape) < _SMALLEST:
         raise UserError(f"phantoms: shape {tuple(shape)}: give three sides of at least {_SMALLEST} voxels")
+    if math.prod(shape) > _LARGEST:
+        raise UserError(f"phantoms: shape {tuple(shape)}: give at most {_LARGEST:,} voxels")
     if not (math.isfinite(spacing) and spacing > 0):
         raise UserError(f"phantoms: spacing {spacing} mm; give a number above 0")
 
@@ -226,9 +230,9 @@ def _files(folder: Path) -> list[Path]:
 def _whole(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether a case is there, drawn by this recipe, with every file at the size that it was written with."""
     try:
-        record = json.loads((folder / "phantom.json").read_text(encoding="utf-8"))
+        record = json.loads(files.read(folder / "phantom.json", files.TEXT))
         return bool(record == recipe | {"bytes": _sizes(folder)})
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return False
 
 

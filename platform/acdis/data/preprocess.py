@@ -13,6 +13,7 @@ import numpy as np
 
 from acdis import config
 from acdis.data.cases import Volume
+from acdis.data.nifti import MAX_VOXELS
 from acdis.data.resample import (
     Spacing,
     Voxels,
@@ -68,6 +69,14 @@ class Meta:
         }
         return {"box": [self.box.start, self.box.stop], **plain}
 
+    def is_sound(self) -> bool:
+        """Whether such a case can be: sides, spacings and the affine within what is read from files."""
+        shapes = (self.box.shape, self.full_shape, self.native_shape)
+        sides = all(min(shape) > 0 and math.prod(shape) <= MAX_VOXELS for shape in shapes)
+        spacings = all(0 < each < math.inf for each in (*self.spacing, *self.native_spacing))
+        rows = [len(row) == 4 and all(map(math.isfinite, row)) for row in self.affine]
+        return sides and spacings and rows == [True] * 4
+
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Meta:
         """Undo `as_dict`, also after JSON made lists of the tuples."""
@@ -98,7 +107,7 @@ def preprocess(volume: Volume, data: config.Data) -> Prepared:
     intensities are never negative, but would lose half the brain on images that are normalised already.
 
     Raises:
-        UserError: a spacing so small that a side exceeds 1024 voxels, or no brain left at that spacing.
+        UserError: a spacing or a `min_size` that makes too many voxels, or no brain left at that spacing.
     """
     native_shape = _triple(volume.labels.shape)
     spacing = working_spacing(volume.spacing, data.spacing)
@@ -107,6 +116,10 @@ def preprocess(volume: Volume, data: config.Data) -> Prepared:
     if not brain.any():
         raise UserError(f"no brain is left at data.spacing {data.spacing} mm; choose a smaller spacing")
     box = brain_box(brain, data.min_size)
+    if math.prod(box.shape) > MAX_VOXELS:
+        raise UserError(
+            f"data.min_size {data.min_size} makes a box of {box.shape} voxels; choose a smaller one"
+        )
     affine = tuple(tuple(float(value) for value in row) for row in volume.affine)
     meta = Meta(box, full_shape, spacing, native_shape, volume.spacing, affine)
     inside = crop(brain, box)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from acdis.data.nifti import MAX_SIDE, MAX_VOXELS
 from acdis.errors import UserError
 from acdis.vocabulary import CLASSES
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # torch is imported where it is used: opening prepared cases 
 Voxels = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
-_MAX_SIDE = 1024
 #: Spacings that differ by less than this share are the same: headers round.
 _SAME_SPACING = 1e-3
 
@@ -38,11 +38,11 @@ def resampled_shape(shape: Voxels, before: Spacing, after: Spacing) -> Voxels:
     """As many voxels as cover the volume's extent: the last one may reach beyond it by less than a voxel.
 
     Raises:
-        UserError: more than 1024 voxels on a side.
+        UserError: more than 1024 voxels on a side, or more than `nifti.MAX_VOXELS` in all.
     """
-    extents = [side * own / new for side, own, new in zip(shape, before, after, strict=True)]
+    extents = [min(side * own / new, 1e9) for side, own, new in zip(shape, before, after, strict=True)]
     first, second, third = (max(1, math.ceil(extent - 1e-3)) for extent in extents)
-    if max(first, second, third) > _MAX_SIDE:
+    if max(first, second, third) > MAX_SIDE or first * second * third > MAX_VOXELS:
         raise UserError(
             f"data.spacing {min(after):g} mm makes {first}×{second}×{third} voxels; choose a larger one"
         )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from acdis import config
+from acdis import config, files
 from acdis.errors import UserError
 
 #: BraTS 2020's public lists mark the grade before the name of the folder: HG_BraTS20_Training_002.
 _PREFIXES = ("HG_", "LG_")
+_DUE = "give a text file with one case name a line"
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ def resolve(split: config.Split, names: Sequence[str], base: Path | None) -> Lis
         return draw(names, split.counts, split.seed)
     if split.train is None:
         raise UserError("data.split: give files (train, validation, test) or counts")
-    files = {"train": split.train, "validation": split.validation, "test": split.test}
-    return from_files({part: _locate(file, base) for part, file in files.items() if file is not None}, names)
+    given = {"train": split.train, "validation": split.validation, "test": split.test}
+    return from_files({part: _locate(file, base) for part, file in given.items() if file is not None}, names)
 
 
 def draw(names: Sequence[str], counts: tuple[int, int, int], seed: int) -> Lists:
@@ -58,16 +61,16 @@ def draw(names: Sequence[str], counts: tuple[int, int, int], seed: int) -> Lists
     return Lists(first, second, third)
 
 
-def from_files(files: Mapping[str, Path], names: Sequence[str]) -> Lists:
+def from_files(paths: Mapping[str, Path], names: Sequence[str]) -> Lists:
     """Read the lists under the keys train, validation and test; what is not given is empty.
 
     Raises:
         UserError: as `resolve`.
     """
-    parts = {part: _mapped(read_list(path), path, names) for part, path in files.items()}
-    _disjoint(parts, files)
+    parts = {part: _mapped(read_list(path), path, names) for part, path in paths.items()}
+    _disjoint(parts, paths)
     if not parts.get("train"):
-        raise UserError(f"{files.get('train', 'data.split.train')}: holds no case to train on")
+        raise UserError(f"{paths.get('train', 'data.split.train')}: holds no case to train on")
     first, second, third = (tuple(sorted(parts.get(part, ()))) for part in ("train", "validation", "test"))
     return Lists(first, second, third)
 
@@ -79,20 +82,20 @@ def read_list(path: Path) -> list[str]:
         UserError: the file cannot be read or is not text.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read(path, files.TEXT).decode("utf-8-sig")
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give a text file with one case name a line"
-        ) from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_DUE}") from None
+    except files.TooLargeError as error:
+        raise UserError(f"{path}: {error}; {_DUE}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give a text file with one case name a line") from None
+        raise UserError(f"{path}: is not UTF-8 text; {_DUE}") from None
     return [name for line in text.splitlines() if (name := line.partition("#")[0].strip())]
 
 
 def _locate(file: str, base: Path | None) -> Path:
-    path = Path(file).expanduser()
+    path = os.path.expanduser(file)  # unlike pathlib's it leaves strangers' homes as they are
     places = [place / path for place in (base, Path.cwd()) if place is not None]
-    found = next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if os.path.isfile(place)), None)
     if found is None:
         raise UserError(
             f"{file}: no such split file; looked for {' and '.join(map(str, dict.fromkeys(places)))}"
@@ -112,7 +115,7 @@ def _mapped(listed: Sequence[str], path: Path, names: Sequence[str]) -> tuple[st
             f"{', '.join(unknown)}"
         )
     matched = [name for name in found if name is not None]
-    twice = sorted({name for name in matched if matched.count(name) > 1})
+    twice = sorted(name for name, count in Counter(matched).items() if count > 1)
     if twice:
         raise UserError(f"{path}: listed more than once: {', '.join(twice)}")
     return tuple(matched)
@@ -125,7 +128,7 @@ def _bare(name: str) -> str:
     return name
 
 
-def _disjoint(parts: Mapping[str, tuple[str, ...]], files: Mapping[str, Path]) -> None:
+def _disjoint(parts: Mapping[str, tuple[str, ...]], paths: Mapping[str, Path]) -> None:
     ordered = list(parts)
     for index, one in enumerate(ordered):
         for other in ordered[index + 1 :]:
@@ -133,5 +136,5 @@ def _disjoint(parts: Mapping[str, tuple[str, ...]], files: Mapping[str, Path]) -
             if shared:
                 both = ", ".join(shared)
                 raise UserError(
-                    f"{files[other]}: also listed to {one} ({files[one]}), remove from one: {both}"
+                    f"{paths[other]}: also listed to {one} ({paths[one]}), remove from one: {both}"
                 )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Metrics in the order in which they are summarised, with the regions that each is defined for.
 METRIC_REGIONS: dict[str, tuple[str, ...]] = {"dice": REGIONS, "dice_et500": ("ET",), "hd95": REGIONS}
 
+#: Rows of a file that is read: 20,000 cases; some two hundred bytes of memory each.
+MOST_ROWS = 20_000 * 45
+
 _SUBSET_NAMES = tuple(subset_name(subset) for subset in SUBSETS)
 
 
@@ -54,7 +57,7 @@ def write_parquet(path: Path, records: Sequence[Record]) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            pq.write_table(table, file)
+            pq.write_table(table, file, write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -86,15 +89,35 @@ def read_table(file: BinaryIO, name: str) -> pyarrow.Table:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(file).read(use_threads=False)  # small files: threads cost more than they give
-    except (OSError, pa.ArrowException) as error:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        if not parquet.schema_arrow.equals(_schema()):
+            found = ", ".join(f"{field.name} ({field.type})" for field in parquet.schema_arrow)
+            raise UserError(
+                f"{name}: are not per-case scores of this version, has {found}; evaluate the run again"
+            )
+        _check_size(parquet.metadata)
+        table = parquet.read(use_threads=False)  # small files: threads cost more than they give
+        table.validate(full=True)
+        if any(table.column(field.name).null_count for field in _schema() if not field.nullable):
+            raise ValueError("a value is missing")
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        MemoryError,
+        OverflowError,
+        pa.ArrowException,
+    ) as error:
         raise _unreadable(name, error) from None
-    if not table.schema.equals(_schema()):
-        found = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
-        raise UserError(
-            f"{name}: are not per-case scores of this version, has {found}; evaluate the run again"
-        )
     return table
+
+
+def _check_size(metadata: pyarrow.parquet.FileMetaData) -> None:
+    """A few kilobytes can claim to hold any number of rows, and do hold them if all are alike."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if metadata.num_rows > MOST_ROWS or sum(group.num_rows for group in groups) != metadata.num_rows:
+        raise ValueError(f"claims {metadata.num_rows:,} rows, at most {MOST_ROWS:,} are read")
 
 
 def _unreadable(name: str, error: Exception) -> UserError:

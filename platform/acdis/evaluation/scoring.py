@@ -54,7 +54,7 @@ def label_maps(
 ) -> Iterator[np.ndarray]:
     """Predicted labels [D, H, W] in the file's own grid, one subset after the other."""
     masks = torch.tensor([subset_mask(subset) for subset in subsets])
-    images = torch.from_numpy(np.array(entry.images()))
+    images = torch.from_numpy(entry.whole()[0])
     probabilities = predict(method, images, evaluation.window, evaluation.stride, masks, device, dtype)
     for subset_probabilities in probabilities:
         yield labels_to_native(subset_probabilities, entry.meta).numpy()

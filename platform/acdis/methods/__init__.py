@@ -114,7 +114,7 @@ def _problems(
 ) -> list[tuple[config.Key, str]]:
     """As `config.find_problems`, but an unknown key that resembles no option gets the list of options."""
     found = []
-    for problem, (key, phrase) in zip(error.errors(), config.find_problems(error, outer), strict=True):
+    for problem, (key, phrase) in zip(error.errors(), config.find_problems(error, outer), strict=False):
         if problem["type"] == "extra_forbidden":
             option = str(key[-1])
             phrase = f"unknown key 'method.options.{option}'; {_nearest(option, tuple(model.model_fields))}"

@@ -128,6 +128,8 @@ class Method(nn.Module):
         Raises:
             UserError: the weights are of another method, or of other options.
         """
+        if not all(isinstance(key, str) and _is_weight(value) for key, value in state.items()):
+            raise _misfit(self, "it holds other things than weights")
         try:
             missing, unexpected = self.load_state_dict(state, strict=False)
         except RuntimeError as error:
@@ -139,6 +141,10 @@ class Method(nn.Module):
 
     def _is_training_only(self, key: str) -> bool:
         return key.split(".", 1)[0] in self.training_only
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex()
 
 
 def _examples(word: str, keys: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acdis import home
+from acdis import files, home
 from acdis.ablation.cells import Cell, read_json
 from acdis.errors import UserError
 from acdis.evaluation.scores import Scores, read_scores
@@ -41,9 +41,13 @@ _DAMAGED = (
     NotImplementedError,
     RuntimeError,
     EOFError,
+    LookupError,
+    OverflowError,
 )
-#: A file in a bundle larger than this is refused, so that a crafted one cannot fill the memory.
-LARGEST = 256 * 2**20
+_DUE = "give a bundle that `report --bundle` made"
+#: What is larger is refused, so that a crafted file cannot fill the memory: a bundle, a file of scores in it,
+#: the facts (JSON takes some twenty times its size).
+LARGEST, LARGEST_SCORES, LARGEST_FACTS = 2**29, 2**26, 2**24
 #: What the state says about the training; the rest is about the machine.
 _STATE = (
     *("status", "reason", "epochs", "done", "workers", "cpus", "gpus", "step_seconds", "peak_bytes"),
@@ -116,9 +120,9 @@ def _scores(specs: Sequence[SpecFacts], base: Path) -> Iterator[tuple[str, bytes
         yield _records(cell, evaluation), records_file(base, cell, evaluation).read_bytes()
 
 
-def _sources(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+def _sources(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
     """In their places relative to each other, so that `extends` and `base` still lead somewhere."""
-    found = sorted({file.resolve() for file in files})
+    found = sorted({path.resolve() for path in paths})
     if not found:
         return
     root = Path(os.path.commonpath([file.parent for file in found]))
@@ -160,40 +164,41 @@ def read(path: Path) -> tuple[list[SpecFacts], Reader]:
         UserError: not a bundle, damaged, or of another version.
     """
     try:
-        archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+        archive = zipfile.ZipFile(io.BytesIO(files.read(path, LARGEST)))
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give a bundle that `report --bundle` made"
-        ) from None
-    except zipfile.BadZipFile:
-        raise UserError(f"{path}: is not a ZIP file; give a bundle that `report --bundle` made") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_DUE}") from None
+    except files.TooLargeError as error:
+        raise UserError(f"{path}: {error}; {_DUE}") from None
+    except _DAMAGED:
+        raise UserError(f"{path}: is not a ZIP file; {_DUE}") from None
     specs = _facts(archive, path)
 
     @functools.cache
     def scores(cell: str, evaluation: str) -> Scores:
         name = _records(cell, evaluation)
-        return read_scores(io.BytesIO(_member(archive, path, name)), f"{path}: {name}")
+        return read_scores(io.BytesIO(_member(archive, path, name, LARGEST_SCORES)), f"{path}: {name}")
 
     return specs, scores
 
 
 def _facts(archive: zipfile.ZipFile, path: Path) -> list[SpecFacts]:
     try:
-        tree = json.loads(_member(archive, path, FACTS))
-    except ValueError:
-        tree = None
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        tree = json.loads(_member(archive, path, FACTS, LARGEST_FACTS))
+        specs = json.dumps(tree["specs"]).encode() if tree["format"] == FORMAT else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        specs = None
+    if specs is None:
         raise UserError(f"{path}: {FACTS} is not of the format {FORMAT}; make the bundle again")
-    return parse(json.dumps(tree.get("specs")).encode(), f"{path}: {FACTS}")
+    return parse(specs, f"{path}: {FACTS}")
 
 
-def _member(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
+def _member(archive: zipfile.ZipFile, path: Path, name: str, most: int) -> bytes:
     try:
-        if archive.getinfo(name).file_size > LARGEST:
-            raise UserError(f"{path}: {name} is larger than {LARGEST >> 20} MiB; that is no bundle of ours")
+        if archive.getinfo(name).file_size > most:
+            raise UserError(f"{path}: {name} is larger than {most >> 20} MiB; that is no bundle of ours")
         return archive.read(name)
     except KeyError:
-        raise UserError(f"{path}: {name} is not in it; give a bundle that `report --bundle` made") from None
+        raise UserError(f"{path}: {name} is not in it; {_DUE}") from None
     except _DAMAGED as error:
         reason = str(error)[:100]
         raise UserError(f"{path}: {name} is damaged ({reason}); make the bundle again") from None

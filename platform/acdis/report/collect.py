@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acdis import home
-from acdis.ablation.cells import Cell, read_json
+from acdis.ablation.cells import Cell
 from acdis.evaluation.scores import Scores, read_file
 from acdis.report.facts import CellFacts, Reader, RowFacts, SpecFacts
 
@@ -93,7 +93,7 @@ def _plain(tree: Any) -> Any:
 def _cell(cell: Cell, evaluation: str) -> tuple[bool, str, dict[str, float], str]:
     scored = (cell.evaluations / evaluation / "records.parquet").is_file()
     state = cell.state()
-    tags = read_json(cell.folder / "lineage.json").get("tags", {})
+    tags = cell.lineage().get("tags", {})
     return scored, SCORED if scored else standing(cell, state), hours(cell, state), code_of(tags)
 
 
@@ -111,10 +111,8 @@ def standing(cell: Cell, state: dict[str, Any]) -> str:
 
 def hours(cell: Cell, state: dict[str, Any]) -> dict[str, float]:
     """What the training cost: worker time × CPUs or GPUs, hours; empty before its first epoch."""
-    epochs = cell.history()
-    usual = state.get("workers", 1)
-    seconds = sum(entry["seconds"] * entry.get("workers", usual) / usual for entry in epochs)
-    return spent(seconds, state) if epochs else {}
+    seconds = cell.seconds(state.get("workers", 1))
+    return spent(seconds, state) if seconds else {}
 
 
 def spent(seconds: float, state: Mapping[str, Any]) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from acdis.errors import UserError
 from acdis.evaluation.scores import Scores
+from acdis.vocabulary import REGIONS
 
 #: Must head every report that is made on phantoms.
 PHANTOM_WARNING = (
@@ -78,13 +80,42 @@ def dump(specs: Sequence[SpecFacts]) -> bytes:
 def parse(content: bytes, source: str) -> list[SpecFacts]:
     """Raises: UserError: not what `dump` wrote; `source` names it."""
     try:
-        return _SPECS.validate_json(content)
+        specs = _SPECS.validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{source}: {where}: {first['msg']}; the bundle is damaged or of another version, make it again"
-        ) from None
+        raise _damaged(source, f"{where}: {first['msg']}") from None
+    for spec in specs:
+        for problem in _problems(spec):
+            raise _damaged(source, f"{spec.name}: {problem}")
+    return specs
+
+
+def _damaged(source: str, why: str) -> UserError:
+    return UserError(f"{source}: {why}; the bundle is damaged or of another version, make it again")
+
+
+def _problems(spec: SpecFacts) -> Iterator[str]:
+    """What no report can be made of, although every value is of the right type."""
+    ids = [row.id for row in spec.rows]
+    if not ids or len(set(ids)) < len(ids) or spec.baseline not in ids:
+        yield "no rows, rows of one name, or no baseline among them"
+    if not 0 <= spec.et_minimum < math.inf:
+        yield "et_minimum is no volume"
+    for row in spec.rows:
+        seeds = [cell.seed for cell in row.cells]
+        if len(set(seeds)) < len(seeds):
+            yield f"{row.id}: a seed is there twice"
+        if row.paper is not None and (
+            set(row.paper) != set(REGIONS) or not all(map(math.isfinite, row.paper.values()))
+        ):
+            yield f"{row.id}: paper has other regions than {', '.join(REGIONS)}"
+        for cell in row.cells:
+            if not all(0 <= value < math.inf for value in cell.hours.values()) or cell.hours.keys() - {
+                "cpu",
+                "gpu",
+            }:
+                yield f"{row.id}: hours are none"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from acdis.errors import UserError
 from acdis.vocabulary import CLASSES, MODALITIES, REGIONS
 
 #: Okabe and Ito's palette: told apart by colour-blind readers too.
@@ -47,9 +48,7 @@ def _validation_curve(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
 def qualitative(path: Path, example: Path) -> None:
     """The four inputs, the truth, and the prediction from several subsets, in one axial slice."""
     plt = pyplot()
-    with np.load(example, allow_pickle=False) as content:
-        images, truth, predictions = content["images"], content["truth"], content["predictions"]
-        case, subsets = str(content["case"]), [str(name) for name in content["subsets"]]
+    case, subsets, images, truth, predictions = read_example(example)
     count = 1 + len(subsets)
     figure, axes = plt.subplots(2, count, figsize=(2.2 * count, 5), layout="constrained")
     for axis in axes.flat:
@@ -63,6 +62,25 @@ def qualitative(path: Path, example: Path) -> None:
         axis.set_title(name.replace("_", " + "), fontsize=8)
     figure.suptitle(f"{case}: " + ", ".join(_legend()), fontsize=9)
     save(figure, path)
+
+
+def read_example(path: Path) -> tuple[str, list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Case, subsets, images [4, D, H], truth [D', H'] and predictions [S, D', H'] of a slice.
+
+    Raises:
+        UserError: the file is not as the evaluation wrote it.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            images, truth, predictions = content["images"], content["truth"], content["predictions"]
+            case, subsets = str(content["case"]), [str(name) for name in content["subsets"]]
+        shapes = (images.ndim, images.shape[0], predictions.shape)
+        if shapes != (3, len(MODALITIES), (len(subsets), *truth.shape)) or not np.isfinite(images).all():
+            raise ValueError(f"of shapes {images.shape}, {truth.shape}, {predictions.shape}")
+    except Exception as error:  # a damaged archive fails anywhere in NumPy's or Python's reader
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: cannot be read ({reason}); evaluate the run again") from None
+    return case, subsets, images, truth, predictions
 
 
 def colours(labels: np.ndarray) -> np.ndarray:

@@ -31,6 +31,8 @@ LONGEST = {"param": 6000, "tag": 8000}
 FIRST_PAUSE, LONGEST_PAUSE, PAUSE_WHEN_CLOSING = 0.5, 30.0, 1.0
 
 Operation = dict[str, Any]
+#: What reading a line or file raises that says anything else than we write.
+_UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 log = logging.getLogger(__name__)
 
 
@@ -128,9 +130,11 @@ def _parse(line: bytes) -> Operation:
     try:
         operation = json.loads(line)
         operation = {**operation, "op": str(operation["op"]), "time": int(operation["time"])}
+        if "step" in operation:
+            operation["step"] = int(operation["step"])
         entities(operation)
         return operation
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except _UNREADABLE:
         return {"op": "unreadable", "time": 0}
 
 
@@ -139,7 +143,7 @@ def _read_sent(path: Path, lines: int) -> tuple[int, str | None, int]:
     try:
         content = json.loads(path.read_text())
         return min(int(content["lines"]), lines), str(content["run"]), int(content["skipped"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except _UNREADABLE:
         return 0, None, 0
 
 

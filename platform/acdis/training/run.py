@@ -21,7 +21,7 @@ from acdis.config import Experiment
 from acdis.errors import UserError
 from acdis.methods.base import Method
 from acdis.networks.unet import set_checkpointing
-from acdis.training import checkpoint, precision
+from acdis.training import checkpoint, precision, restored
 from acdis.training.events import EpochEnd, EpochEntry
 from acdis.training.group import Group
 
@@ -172,9 +172,10 @@ def _take_over(run: Run, state: dict[str, Any], path: Path) -> None:
         _check_version(state["version"], run.method.version)
         run.method.load_state_dict(state["method"])
         for name, optimiser in run.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        run.history, run.best = json.loads(state["history"]), state["best"]
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            restored.load_optimiser(optimiser, state["optimisers"][name])
+        run.history = restored.history(state["history"], run.experiment.training.epochs)
+        run.best = restored.best(state["best"])
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(
             f"{path}: belongs to another model ({reason}); delete it to train from the start"

@@ -12,7 +12,7 @@ from acdis import config, home
 from acdis.data import cases, phantom
 from acdis.data.cases import CaseReport, Problem
 from acdis.data.inputs import find_cases, prepare_cases
-from acdis.errors import UserError
+from acdis.errors import UserError, shown
 from acdis.verbs.progress import Display
 
 
@@ -30,7 +30,7 @@ def check(root: Path) -> None:
         problems = [*finding.problems, *(problem for report in reports for problem in report.problems)]
         display.console.print(_table(reports, finding.problems))
         for problem in problems:
-            display.say(f"{problem.case}: {problem}")
+            display.say(f"{shown(problem.case)}: {problem}")
         bad = len({problem.case for problem in problems})
         display.say(f"{len(finding.cases)} cases with all their files, {bad} with problems")
     if problems:

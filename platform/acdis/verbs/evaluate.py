@@ -8,7 +8,7 @@ from pathlib import Path
 
 from acdis import config, home
 from acdis.ablation import cells
-from acdis.ablation.cells import Cell, read_json
+from acdis.ablation.cells import Cell
 from acdis.cluster.train import Job
 from acdis.config import Experiment, Split, flatten
 from acdis.data import cache
@@ -75,7 +75,7 @@ def _entries(
     if split is not None:
         wanted = from_files({"train": split}, found.names).train  # the one list that may stand alone
     else:
-        wanted = found.names if root else read_json(cell.folder / "lineage.json")["splits"]["test"]
+        wanted = found.names if root else cell.test_cases()
     unknown = [name for name in wanted if name not in found.names]
     if unknown or not wanted:
         what = (

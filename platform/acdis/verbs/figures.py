@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from acdis import home
 from acdis.ablation import cells
-from acdis.ablation.cells import Cell, read_json
+from acdis.ablation.cells import Cell
 from acdis.data.inputs import find_cases, prepare_cases
 from acdis.errors import UserError
 from acdis.report.facts import PHANTOM_WARNING
@@ -62,7 +62,7 @@ def _trained(runs: Sequence[str], base: Path) -> list[Cell]:
 
 def _case(trained: Sequence[Cell], wanted: str | None) -> str:
     """A case that all cells were tested on: no cell has learned from it."""
-    tests = [read_json(cell.folder / "lineage.json").get("splits", {}).get("test", []) for cell in trained]
+    tests = [cell.test_cases() for cell in trained]
     common = [name for name in tests[0] if all(name in test for test in tests)]
     if wanted in common:
         return str(wanted)

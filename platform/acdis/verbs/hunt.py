@@ -221,9 +221,9 @@ class Hunt:
 
 def validated(cell: Cell) -> dict[int, dict[str, float]]:
     """Validation by epoch (from 1): from the history, or from the journal while the cell is trained."""
-    history = cell.history()
-    if history:
-        return {entry["epoch"]: entry["validation"] for entry in history if entry["validation"]}
+    known = cell.validations()
+    if known:
+        return known
     start = "validation/"
     told = {
         epoch: {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}

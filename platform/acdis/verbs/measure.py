@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from acdis.ablation.members import Member
 from acdis.ablation.survey import Standing
 from acdis.cluster.session import WORKER_ENVIRONMENT, Room
 from acdis.config import Experiment
+from acdis.data.cache import Entry
 from acdis.errors import UserError
 from acdis.verbs.estimate import Measured
 from acdis.verbs.progress import Display
@@ -57,10 +57,12 @@ def measure(member: Member, room: Room) -> dict[str, float]:
     Raises:
         UserError: the step does not fit, or needs a GPU that is not here.
     """
-    job = {"experiment": member.experiment.model_dump(mode="json"), "threads": room.cpus}
+    job = {
+        "experiment": member.experiment.model_dump(mode="json"),
+        "threads": room.cpus,
+        "entries": [entry.as_dict() for entry in member.inputs.train],
+    }
     with tempfile.TemporaryDirectory(prefix="acdis-measure-") as folder:
-        file = Path(folder) / "entries"
-        file.write_bytes(pickle.dumps(member.inputs.train))  # our own, read back by our own child
         done = subprocess.run(
             [sys.executable, "-m", "acdis.verbs.measure", folder],
             input=json.dumps(job),
@@ -100,7 +102,7 @@ def _child(folder: Path, job: dict[str, Any]) -> dict[str, float]:
     if experiment.scaling.gpu and not torch.cuda.is_available():
         raise UserError("scaling.gpu: there is no GPU on this machine to measure on")
     device = torch.device("cuda" if experiment.scaling.gpu else "cpu")
-    entries = pickle.loads((folder / "entries").read_bytes())
+    entries = tuple(map(Entry.from_dict, job["entries"]))
     run = loop.begin(experiment, folder, Group(device=device))
     found = preflight.project(run, loop.Cases(entries))
     weights = sum(weight.nbytes for weight in run.method.state_dict().values())

@@ -107,9 +107,10 @@ def _training(state: dict[str, Any]) -> str:
     left = f", {clock(remaining(state))} left" if "step_seconds" in state else ""
     if "step" not in state:
         return f"training: beginning{left}"
+    loss = f", loss {state['loss']:.3f}" if "loss" in state else ""
     return (
-        f"training: epoch {state['epoch']} of {state['epochs']}, step {state['step']} of {state['steps']}, "
-        f"loss {state['loss']:.3f}{_dice(state)}{left}"
+        f"training: epoch {state['epoch']} of {state['epochs']}, step {state['step']} of {state['steps']}"
+        f"{loss}{_dice(state)}{left}"
     )
 
 

@@ -1,0 +1,179 @@
+"""What the small JSON files of a cell may say.
+
+They are read after full disks, by other versions, and were perhaps edited by hand: their types are checked
+before anything counts on them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from acdis import files
+from acdis.config import find_problems
+from acdis.errors import UserError
+
+#: Most bytes of such a file: a history of 10,000 epochs takes 10 MB.
+LARGEST = 2**25
+
+
+class DamagedError(UserError, ValueError):
+    """A file of a cell is not as the platform writes it."""
+
+
+class _Note(BaseModel):
+    """Other keys are let through: another version may have written them."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+
+
+class State(_Note):
+    """`state.json`: what the cell is doing, and what it has measured."""
+
+    status: str | None = None
+    reason: str | None = None
+    user_error: bool = False
+    epoch: PositiveInt | None = None
+    epochs: PositiveInt | None = None
+    step: NonNegativeInt | None = None
+    steps: PositiveInt | None = None
+    done: NonNegativeInt | None = None
+    scored: NonNegativeInt | None = None
+    cases: NonNegativeInt | None = None
+    loss: float | None = None
+    workers: PositiveInt | None = None
+    cpus: float | None = Field(None, ge=0, allow_inf_nan=False)
+    gpus: float | None = Field(None, ge=0, allow_inf_nan=False)
+    resumed_at: NonNegativeInt | None = None
+    peak_bytes: NonNegativeInt | None = None
+    updated: FiniteFloat | None = None
+    step_seconds: float | None = Field(None, ge=0, lt=1e9)
+    projected_seconds: float | None = Field(None, ge=0, lt=1e12)
+    loop_seconds: float | None = Field(None, ge=0, lt=1e12)
+    evaluation: str | None = None
+    run_id: str | None = None
+    validation: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _together(self) -> State:
+        """What is told in one go is read in one go."""
+        groups = {"step": ("epoch", "epochs", "steps"), "steps": ("epochs",), "scored": ("cases",)}
+        for key, others in groups.items():
+            lacking = [other for other in others if getattr(self, other) is None]
+            if getattr(self, key) is not None and lacking:
+                raise ValueError(f"{key} without {lacking[0]}")
+        if self.status == "scoring" and self.scored is None:
+            raise ValueError("status 'scoring' without scored")
+        return self
+
+
+class Role(_Note):
+    spec: str
+    table: str | None = None
+    row: str
+    seed: int
+
+
+class Roles(_Note):
+    """`roles.json`: the rows of specs that the cell serves."""
+
+    roles: list[Role] = []
+
+
+class Epoch(_Note):
+    epoch: PositiveInt
+    terms: dict[str, float]
+    learning_rate: float
+    seconds: float = Field(ge=0, lt=1e9)
+    validation: dict[str, float]
+
+
+class History(_Note):
+    """`history.json`: one entry an epoch."""
+
+    epochs: list[Epoch] = []
+
+
+class Scored(_Note):
+    epoch: PositiveInt
+    validation: dict[str, float]
+
+
+class Validations(_Note):
+    """`history.json`, for who asks for the scores of its epochs and nothing else."""
+
+    epochs: list[Scored] = []
+
+
+class Time(_Note):
+    seconds: float = Field(ge=0, lt=1e9)
+    workers: PositiveInt | None = None
+
+
+class Times(_Note):
+    """`history.json`, for who asks what it took and nothing else."""
+
+    epochs: list[Time] = []
+
+
+class Splits(_Note):
+    train: list[str] = []
+    validation: list[str] = []
+    test: list[str] = []
+
+
+class Lineage(_Note):
+    """`lineage.json`: where the cell comes from, and which cases did what."""
+
+    tags: dict[str, str] = {}
+    splits: Splits = Splits()
+
+
+def read(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
+    """The plain values of a file that says what `kind` says; empty where there is no file.
+
+    Raises:
+        DamagedError: with file, key and what to do.
+    """
+    tree = read_mapping(path)
+    try:
+        kind.model_validate(tree)
+    except ValidationError as error:
+        _, phrase = find_problems(error, kind)[0]
+        raise _damaged(path, phrase) from None
+    return tree
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping, whatever is in it; empty where there is no file.
+
+    Raises:
+        DamagedError: it cannot be read, or is no JSON mapping.
+    """
+    try:
+        tree = json.loads(files.read(path, LARGEST))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)[:200]) from None
+    if not isinstance(tree, dict):
+        raise _damaged(path, f"holds a {type(tree).__name__} where a mapping is due")
+    return tree
+
+
+def _damaged(path: Path, why: str) -> DamagedError:
+    return DamagedError(f"{path}: is damaged ({why}); remove it, the command that wrote it makes it again")
