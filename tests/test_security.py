@@ -14,6 +14,7 @@ import yaml
 
 from acdis import config
 from acdis.ablation import cells, search, spec
+from acdis.ablation.store import leads_inside
 from acdis.config import Experiment
 from acdis.data import cases, splits
 from acdis.errors import UserError
@@ -231,6 +232,15 @@ def test_a_cell_that_is_a_link_to_somewhere_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leads out of"):
         cells.create(tmp_path / "home", "acdis-0", Experiment(), {})
     assert not list((tmp_path / "outside").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/passwd", "a//x", "./x", "", "a/", "a\x1b[2J", "a\0"]
+)
+def test_objects_whose_names_lead_out_of_the_cell(name: str) -> None:
+    """Keys of an object store may be anything; each becomes a file below the cell's folder."""
+    assert not leads_inside(name)
+    assert leads_inside("evaluations/0123456789ab/records.parquet")
 
 
 def test_cases_whose_names_are_no_text(tmp_path: Path) -> None:

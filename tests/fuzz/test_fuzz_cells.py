@@ -128,13 +128,25 @@ def _command(*words):
     assert code == 0, said.getvalue()
 
 
-def _looked_at(room):
-    spec = room.data / "spec.yaml"
-    _command("status", spec, "--once")
-    _command("report", spec)
+def _status(room):
+    _command("status", room.data / "spec.yaml", "--once")
+
+
+def _report(room):
+    _command("report", room.data / "spec.yaml")
+
+
+def _both(room):
+    """Of a cell at rest, and of one at work."""
+    _report(room)
+    for busy in (False, True):
+        cells.Cell.busy = lambda _, busy=busy: busy
+        _status(room)
 
 
 FILES = {"state.json": STATE, "roles.json": ROLES, "history.json": HISTORY, "lineage.json": LINEAGE}
+#: What reads the file.
+LOOKS = {"state.json": _both, "roles.json": _status, "history.json": _report, "lineage.json": _report}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -142,10 +154,7 @@ def test_values_in_a_cells_files(room, cell, fuzz, mutations, name):
     path = cell.folder / name
 
     def look():
-        _looked_at(room)
-        for busy in (False, True):  # what is shown of a cell at work
-            cells.Cell.busy = lambda _, busy=busy: busy
-            _command("status", room.data / "spec.yaml", "--once")
+        LOOKS[name](room)
         hunt.validated(cell)
 
     def attempt(tree):
@@ -162,7 +171,7 @@ def test_bytes_of_a_cells_files(room, cell, fuzz, mutations, name):
 
     def attempt(content):
         path.write_bytes(content)
-        room.tries("cell, bytes", lambda: _looked_at(room), [name])
+        room.tries("cell, bytes", lambda: LOOKS[name](room), [name])
 
     fuzz(mutations.damaged(whole), 12, attempt)
 
@@ -185,14 +194,14 @@ CRAFTED = {
 def test_crafted_files_of_a_cell(room, cell, name, crafted):
     content = CRAFTED[crafted]
     (cell.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    room.tries("cell, crafted", lambda: _looked_at(room), [name])
+    room.tries("cell, crafted", lambda: LOOKS[name](room), [name])
 
 
 def test_a_cells_file_without_end(room, cell):
     path = cell.folder / "state.json"
     path.unlink()
     path.symlink_to("/dev/zero")
-    room.tries("cell, crafted", lambda: _looked_at(room), ["state.json"])
+    room.tries("cell, crafted", lambda: _status(room), ["state.json"])
 
 
 def test_bytes_of_the_records(room, cell, fuzz, mutations):
@@ -201,7 +210,7 @@ def test_bytes_of_the_records(room, cell, fuzz, mutations):
 
     def attempt(content):
         path.write_bytes(content)
-        room.tries("records", lambda: _looked_at(room), ["records.parquet"])
+        room.tries("records", lambda: _report(room), ["records.parquet"])
 
     fuzz(mutations.damaged(whole), 60, attempt)
 

@@ -147,12 +147,21 @@ def read(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
     Raises:
         DamagedError: with file, key and what to do.
     """
-    tree = read_mapping(path)
+    try:
+        content = _content(path)
+    except FileNotFoundError:
+        return {}
+    return parse(content, str(path), kind)
+
+
+def parse(content: bytes, source: str, kind: type[BaseModel]) -> dict[str, Any]:
+    """The plain values of what such a file holds; `source` names it in errors, as `read` does."""
+    tree = _mapping(content, source)
     try:
         kind.model_validate(tree)
     except ValidationError as error:
         _, phrase = find_problems(error, kind)[0]
-        raise _damaged(path, phrase) from None
+        raise _damaged(source, phrase) from None
     return tree
 
 
@@ -163,17 +172,32 @@ def read_mapping(path: Path) -> dict[str, Any]:
         DamagedError: it cannot be read, or is no JSON mapping.
     """
     try:
-        tree = json.loads(files.read(path, LARGEST))
+        return _mapping(_content(path), str(path))
     except FileNotFoundError:
         return {}
+
+
+def _content(path: Path) -> bytes:
+    """Raises FileNotFoundError as it is, for who takes that for an empty mapping."""
+    try:
+        return files.read(path, LARGEST)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read ({error.strerror})") from None
+    except files.TooLargeError as error:
+        raise _damaged(str(path), str(error)) from None
+
+
+def _mapping(content: bytes, source: str) -> dict[str, Any]:
+    try:
+        tree = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)[:200]) from None
+        raise _damaged(source, str(error)[:200]) from None
     if not isinstance(tree, dict):
-        raise _damaged(path, f"holds a {type(tree).__name__} where a mapping is due")
+        raise _damaged(source, f"holds a {type(tree).__name__} where a mapping is due")
     return tree
 
 
-def _damaged(path: Path, why: str) -> DamagedError:
-    return DamagedError(f"{path}: is damaged ({why}); remove it, the command that wrote it makes it again")
+def _damaged(source: str, why: str) -> DamagedError:
+    return DamagedError(f"{source}: is damaged ({why}); remove it, the command that wrote it makes it again")

@@ -5,12 +5,12 @@ Each file is one object, and an object is there whole or not at all. pyarrow is 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
+from acdis.ablation import notes
 from acdis.ablation.cells import Cell
 from acdis.errors import UserError
 
@@ -150,12 +150,14 @@ class Store:
         selector = fs.FileSelector(self._root, recursive=True, allow_not_found=True)
         found = self._files.get_file_info(selector)
         names = [each.path.removeprefix(f"{self._root}/") for each in found if each.type == fs.FileType.File]
-        return [name for name in names if ".." not in name.split("/")]  # nothing leads out of the folder
+        return [name for name in names if leads_inside(name)]
 
     def _state(self, there: list[str]) -> dict[str, Any]:
+        if "state.json" not in there:
+            return {}
         try:
-            return dict(json.loads(self._read("state.json"))) if "state.json" in there else {}
-        except ValueError:
+            return notes.parse(self._read("state.json"), f"{self.address}: state.json", notes.State)
+        except notes.DamagedError:
             return {}
 
     def _remove(self, names: list[str]) -> None:
@@ -166,6 +168,11 @@ class Store:
     @property
     def _plain(self) -> bool:
         return bool(self._files.type_name == "local")
+
+
+def leads_inside(name: str) -> bool:
+    """Whether an object's name is a file's below the cell's folder: keys of object stores may be anything."""
+    return not {"", ".", ".."} & set(name.split("/")) and name.isprintable()
 
 
 def store_of(cell: Cell, address: str | None) -> Store | None:
