@@ -8,7 +8,7 @@ export ACDIS_HOME ?= $(CURDIR)/runs
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stop test test-chaos check audit bench clean
+.PHONY: help install demo stop test test-cluster test-chaos check audit bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ test: install  ## all tests, those on Ray beside the others
 	@env --default-signal=INT $(BIN)/python -m pytest -p no:cacheprovider tests/cluster > $(VENV)/cluster.log 2>&1 & cluster=$$!; \
 	$(BIN)/python -m pytest --ignore tests/cluster; others=$$?; \
 	wait $$cluster; cluster=$$?; cat $(VENV)/cluster.log; exit $$((others || cluster))
+
+test-cluster: install  ## `ray up`, jobs and `ray down` on three hosts: network namespaces of this machine; needs root
+	@$(BIN)/python -m pytest tests/multihost tests/deploy tests/cluster/test_growth.py
 
 test-chaos: install  ## every fault at random moments (ACDIS_SEED chooses them); writes docs/reliability.md's table
 	@rm -f $(VENV)/chaos.jsonl

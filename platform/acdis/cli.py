@@ -92,13 +92,16 @@ def plan(
     seeds: Seeds = None,
     measure: Annotated[bool, typer.Option("--measure", help="time a step first, without training")] = False,
     resolved: Annotated[bool, typer.Option("--config", help="also the baseline's configuration")] = False,
+    cluster: Annotated[
+        Path | None, typer.Option("--cluster", help="reckon with what this `ray up` file may start")
+    ] = None,
 ) -> None:
     """What `ablate` would do: cells, resources, time, disk. Starts nothing; refuses what can never run."""
     from acdis.verbs.plan import plan as verb
 
     paths, overrides = split_words(words or [])
     chosen = names(rows, "--rows"), numbers(seeds, "--seeds")
-    _run(verb, paths, experiment, overrides, *chosen, measure, resolved)
+    _run(verb, paths, experiment, overrides, *chosen, measure, resolved, cluster)
 
 
 @app.command()

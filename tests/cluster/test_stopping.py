@@ -38,7 +38,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def _listener(folder: Path, group: Group) -> Listener:
     heartbeat = Heartbeat(Cell(folder), group, Cell(folder).state().get("attempt"))
-    return Listener(heartbeat, {"tracking": {"uri": "http://127.0.0.1:9", "experiment": "x"}}, group)
+    return Listener(heartbeat, group)
 
 
 def test_it_stops_after_the_epoch_in_which_it_was_asked(tmp_path: Path, reports: list[int]) -> None:

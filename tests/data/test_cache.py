@@ -293,6 +293,36 @@ def test_two_processes_at_once(root, store):
     assert prepare(root, store) == entries
 
 
+COUNTED = """
+import os, sys
+from pathlib import Path
+from acdis.config import Data
+from acdis.data import cache, cases
+write = cache._write
+def counted(folder, case, *rest):
+    write(folder, case, *rest)
+    with open(sys.argv[3], "a") as file:
+        file.write(case.name + chr(10))
+cache._write = counted
+print("ready", flush=True)
+sys.stdin.readline()
+cache.prepare(cases.find(Path(sys.argv[1])).cases, Data(min_size=12, crop=(8, 8, 8)), Path(sys.argv[2]), 2)
+"""
+
+
+def test_of_three_processes_one_makes_each_case(root, store, tmp_path):
+    line = [sys.executable, "-c", COUNTED, str(root), str(store), str(tmp_path / "made")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    programs = [subprocess.Popen(line, **pipes) for _ in range(3)]
+    for program in programs:
+        assert program.stdout.readline() == "ready\n"
+    for program in programs:
+        program.communicate("go\n", timeout=120)
+    assert [program.returncode for program in programs] == [0, 0, 0]
+    assert sorted((tmp_path / "made").read_text().split()) == ["A", "B", "C"]
+    assert not list((store / ".locks").iterdir())
+
+
 def test_many_prepared_cases_open_in_no_time(root, store, tmp_path):
     """369 cases in less than a second on a quiet machine; here the share of 60, with room for a busy one."""
     for index in range(60):

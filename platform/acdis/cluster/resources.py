@@ -20,6 +20,8 @@ from acdis.errors import UserError
 #: Ray's State API; 10,000 is the most that it gives.
 NODES = "/api/v0/nodes?detail=1&limit=10000"
 SECONDS = 60
+#: What is counted of a node, and what the head of a cluster has for those that drive trainings from it.
+KINDS, DRIVER = ("CPU", "GPU", "memory"), "driver"
 
 # Runs in a process of its own, with the user's environment: RAY_ADDRESS, tokens.
 _ASK = (
@@ -32,7 +34,7 @@ _ASK = (
 
 @dataclass(frozen=True)
 class Resources:
-    """Nodes as Ray counts them: `CPU`, `GPU`, and `memory` in bytes each.
+    """Nodes as Ray counts them: `CPU`, `GPU`, `memory` in bytes, and `driver` each.
 
     Attributes:
         source: where this was asked, in words.
@@ -110,8 +112,7 @@ def _of_ray(address: str, environment: Mapping[str, str]) -> tuple[dict[str, flo
 
 
 def _nodes(found: Any) -> tuple[dict[str, float], ...]:
-    keys = ("CPU", "GPU", "memory")
-    return tuple({key: float(node.get(key, 0)) for key in keys} for node in found)
+    return tuple({key: float(node.get(key, 0)) for key in (*KINDS, DRIVER)} for node in found)
 
 
 def _token(environment: Mapping[str, str]) -> str | None:

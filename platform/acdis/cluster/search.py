@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from acdis.cluster.tune import DRIVER, MAX_FAILURES
+from acdis.cluster.tune import MAX_FAILURES, place_of_driver
 
 Ask = Callable[[], Any]
 
@@ -32,7 +32,7 @@ def run_as_asked(
 
     # No CPU of its own: it only waits for its workers, which need them all. Its cell goes on from its
     # checkpoint when the process dies and is started again.
-    place = ray.remote(drive).options(num_cpus=0, resources=DRIVER, max_retries=MAX_FAILURES)
+    place = ray.remote(drive).options(num_cpus=0, resources=place_of_driver(), max_retries=MAX_FAILURES)
     running: dict[Any, Any] = {}
     while True:
         while len(running) < at_once and (order := ask()) is not None:

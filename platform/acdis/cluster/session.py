@@ -7,13 +7,18 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acdis.cluster.growth import hosts_of, of_file
 from acdis.cluster.head import LOOPBACK
+from acdis.cluster.resources import DRIVER
 from acdis.config import Scaling
+from acdis.config.documents import read_document
 from acdis.errors import UserError
 
 # Before ray is imported anywhere: no usage statistics, and a token for whoever connects.
@@ -31,6 +36,12 @@ WORKER_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "1000",
     "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in _KEEP_ARRAYS.items()),
 }
+
+
+#: Set on the head of a cluster that `ray up` made: its file. Set by slurm.sh: how many hosts there will be.
+CLUSTER_FILE, HOSTS = "ACDIS_CLUSTER_FILE", "ACDIS_HOSTS"
+#: How long a training waits for its workers; Ray Train's own variable.
+PATIENCE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 
 @contextlib.contextmanager
@@ -147,7 +158,8 @@ def share(nodes: Sequence[dict[str, float]], scaling: Scaling) -> Room:
     cpus = next(fitting, scaling.cpus_per_worker or 1)
     places = sum(_places(node, cpus, gpus) for node in nodes)
     if places < scaling.least:
-        have = " + ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        kinds = Counter(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        have = " + ".join(f"{number} × ({kind})" if number > 1 else kind for kind, number in kinds.items())
         raise UserError(
             f"scaling.workers: {scaling.least} workers of {cpus} CPUs and {gpus} GPUs each do not fit the "
             f"cluster ({have}: room for {places}); set fewer workers, scaling.cpus_per_worker, or "
@@ -170,16 +182,56 @@ def side_by_side(nodes: Sequence[dict[str, float]], scaling: Scaling, cells: int
     most = max(int(node.get("CPU", 0)) for node in nodes)
     wanted = [scaling.cpus_per_worker] if scaling.cpus_per_worker else range(1, most + 1)
 
+    most_driven = drivers(nodes)
+
     def at_once(cpus: int) -> int:
         places = sum(_places(node, cpus, gpus) for node in nodes)
-        return min(cells, max(places // scaling.workers, int(places >= scaling.least)))
+        trainings = max(places // scaling.workers, int(places >= scaling.least))
+        return min(cells, trainings, most_driven or trainings)
 
     cpus = max(wanted, key=lambda cpus: (at_once(cpus), cpus))
     return Room(cpus, gpus), at_once(cpus)
 
 
-def nodes() -> list[dict[str, float]]:
-    """Resources of the nodes that are alive. Ray must be connected."""
+def drivers(nodes: Sequence[dict[str, float]]) -> int:
+    """How many trials the head drives at once, where it says so; 0 where it does not."""
+    return int(sum(node.get(DRIVER, 0) for node in nodes))
+
+
+def nodes(say: Callable[[str], None] = print) -> list[dict[str, float]]:
+    """Resources of the nodes on which one may reckon. Ray must be connected.
+
+    Those that are alive; of a cluster that grows by itself, those that it may grow to; of given hosts, those
+    that came within `PATIENCE` seconds.
+    """
+    if os.environ.get(HOSTS):
+        return _arrived(int(os.environ[HOSTS]), say)
+    file = os.environ.get(CLUSTER_FILE, "")
+    if not file:
+        return _alive()
+    document = read_document(Path(file).expanduser(), "the cluster file", "must hold a cluster for `ray up`")
+    hosts = hosts_of(document)
+    if hosts is None:
+        return list(of_file(document.path).nodes)
+    return _arrived(hosts, say)
+
+
+def _arrived(hosts: int, say: Callable[[str], None]) -> list[dict[str, float]]:
+    """The nodes that are alive once all hosts are, or after `PATIENCE` seconds."""
+    patience = float(os.environ.get(PATIENCE, "60"))
+    deadline = time.monotonic() + patience
+    found = _alive()
+    if len(found) < hosts:
+        say(f"Ray: {len(found)} of {hosts} hosts are up; waiting for the others, {patience:g} s at most")
+    while len(found) < hosts and time.monotonic() < deadline:
+        time.sleep(1)
+        found = _alive()
+    if len(found) < hosts:
+        say(f"Ray: {hosts - len(found)} of {hosts} hosts did not come up; going on without them")
+    return found
+
+
+def _alive() -> list[dict[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

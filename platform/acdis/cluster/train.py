@@ -59,7 +59,6 @@ class Job:
             "cell": str(self.cell.folder),
             "entries": {name: list(entries) for name, entries in splits.items()},
             "evaluation": str(self.evaluation),
-            "tracking": self.tracking,
         }
 
 
@@ -136,7 +135,9 @@ def _fit(trainer: Any, job: Job, show: Show) -> None:
 
     def fit() -> None:
         try:
-            trainer.fit()
+            problem = trainer.fit().return_value
+            if problem:
+                cell.update(status="failed", reason=str(problem), user_error=True)
         except BaseException as error:
             failures.append(error)
 

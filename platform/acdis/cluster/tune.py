@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from acdis.ablation.cells import write_text
+from acdis.cluster.resources import DRIVER
 
-#: A trial only waits for its workers. It asks for no CPU, which the workers need: two trials that held a
+#: A trial waits for its workers, on the head. It asks for no CPU, which they need: two trials that held a
 #: hundredth of a CPU each would keep the second of two one-CPU workers from ever starting.
-DRIVER = {"node:__internal_head__": 0.001}
+ON_HEAD = {"node:__internal_head__": 0.001}
 #: How often a trial whose process died is started again; its cell goes on from its checkpoint.
 MAX_FAILURES = 3
 
@@ -62,6 +63,13 @@ def run_all(drive: Drive, jobs: Sequence[Any], at_once: int, base: Path, watch: 
         raise RuntimeError(f"Ray Tune failed with {len(failures)} trials; its report is {report}")
 
 
+def place_of_driver() -> dict[str, float]:
+    """What a trial's driver takes: one of the head's `driver` where it has any. Ray is connected."""
+    import ray
+
+    return {DRIVER: 1.0} if ray.cluster_resources().get(DRIVER) else ON_HEAD
+
+
 def _tuner(drive: Drive, jobs: Sequence[Any], at_once: int, storage: Path, name: str) -> Any:
     # Read when Tune is imported. One line per trial and result would drown what `watch` shows.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -70,7 +78,8 @@ def _tuner(drive: Drive, jobs: Sequence[Any], at_once: int, storage: Path, name:
     from ray import tune
 
     trainable = tune.with_resources(
-        tune.with_parameters(_trial, drive=drive, jobs=list(jobs)), tune.PlacementGroupFactory([DRIVER])
+        tune.with_parameters(_trial, drive=drive, jobs=list(jobs)),
+        tune.PlacementGroupFactory([place_of_driver()]),
     )
     return tune.Tuner(
         trainable,

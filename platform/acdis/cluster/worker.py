@@ -1,9 +1,10 @@
-"""What runs on each Ray Train worker: the plain loop, and a listener that keeps files and MLflow current."""
+"""What runs on each Ray Train worker: the plain loop, and a listener that keeps its files current."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,17 @@ from acdis.ablation.cells import Cell, write_json
 from acdis.ablation.store import Store, store_of
 from acdis.config import Experiment
 from acdis.errors import UserError
+from acdis.tracking.epoch_log import EpochLog
 from acdis.tracking.epochs import epoch_values
 from acdis.version import __version__
 
 
-def run(job: dict[str, Any]) -> None:
+def run(job: dict[str, Any]) -> str | None:
     """Train if weights are missing, then score the test cases.
 
     Args:
         job: `experiment` (plain values), `cell` (folder), `entries` (prepared cases by split),
-            `evaluation` (folder), `threads`, `tracking` (uri, experiment name).
+            `evaluation` (folder), `threads`.
     """
     from acdis.training.loop import Diverged
 
@@ -32,8 +34,11 @@ def run(job: dict[str, Any]) -> None:
     if store:
         store.pull()  # this machine may lack what others have trained
     if cell.state().get("status") == "failed":
-        return  # Ray restarted the others of a worker that has said why it gave up; see below
+        return None  # Ray restarted the others of a worker that has said why it gave up; see below
     group = _group(job["threads"])
+    problems = [problem for problem in group.gather([_unseen(cell, job["entries"])]) if problem]
+    if problems:  # told to the driver by way of Ray: the cell's folder may be what is missing here
+        return f"{'; '.join(dict.fromkeys(problems))}; every node must see the same ACDIS_HOME"
     attempt = secrets.token_hex(4)
     if group.leads:
         cell.update(
@@ -60,6 +65,16 @@ def run(job: dict[str, Any]) -> None:
     finally:
         if store and group.leads:
             store.push()
+    return None
+
+
+def _unseen(cell: Cell, entries: dict[str, list[Any]]) -> str | None:
+    """Why nothing can be trained on this node: it does not see the storage that the driver has written to."""
+    needed = [cell.folder / "config.yaml", *(entry.path for part in entries.values() for entry in part)]
+    missing = [path for path in needed if not path.exists()]
+    if not missing:
+        return None
+    return f"{socket.gethostname()}: {missing[0]} is not there"
 
 
 def _run(job: dict[str, Any], group: Any, heartbeat: Heartbeat, store: Store | None) -> None:
@@ -69,14 +84,13 @@ def _run(job: dict[str, Any], group: Any, heartbeat: Heartbeat, store: Store | N
     experiment = Experiment.model_validate(job["experiment"])
     entries = job["entries"]
     if not cell.weights.exists():
-        listener = Listener(heartbeat, job, group, store)
+        listener = Listener(heartbeat, group, store)
         trained = loop.train(
             experiment, loop.Cases(entries["train"], entries["validation"]), cell.folder, group, listener
         )
         if group.leads:
             write_json(cell.folder / "history.json", {"epochs": trained.history, "best": trained.best})
             checkpoint.save(cell.weights, loop.final_state(trained, cell.folder))
-        listener.close()
         group.wait()
     _evaluate(job, experiment, entries["test"], group, heartbeat)
     if group.leads:
@@ -196,22 +210,15 @@ class _AskedToStop(Exception):  # noqa: N818  it says what happened
 
 
 class Listener:
-    """Sends a training's events to the cell's state, to MLflow, to the store, and to Ray."""
+    """Sends a training's events to the cell's state, to its journal, to the store, and to Ray.
 
-    def __init__(
-        self, heartbeat: Heartbeat, job: dict[str, Any], group: Any, store: Store | None = None
-    ) -> None:
-        from acdis.tracking.runs import RunTracker
+    Not to MLflow: a worker need not reach its server. The driver sends what the journal says.
+    """
 
+    def __init__(self, heartbeat: Heartbeat, group: Any, store: Store | None = None) -> None:
         self.cell, self.group, self.store = heartbeat.cell, group, store
-        self.heartbeat, cell = heartbeat, heartbeat.cell
-        self.tracker = (
-            RunTracker(
-                cell.folder, job["tracking"]["uri"], job["tracking"]["experiment"], cell.name, cell.name
-            )
-            if group.leads
-            else None
-        )
+        self.heartbeat = heartbeat
+        self.log = EpochLog(self.cell.folder) if group.leads else None
 
     def __call__(self, event: Any) -> None:
         from acdis.training.events import EpochEnd
@@ -223,8 +230,8 @@ class Listener:
     def _epoch(self, event: Any) -> None:
         import ray.train
 
-        if self.tracker:
-            self.tracker.log_epoch(event.epoch, epoch_values(event.as_dict()))
+        if self.log:
+            self.log.log_epoch(event.epoch, epoch_values(event.as_dict()))
         if self.store and self.group.leads:
             self.store.push()
         ray.train.report(
@@ -232,10 +239,4 @@ class Listener:
         )  # a barrier: every rank calls it
         reasons = self.group.gather([stopping.asked(self.cell) if self.group.leads else None])
         if reasons[0] is not None and event.epoch < event.epochs:
-            self.close()
             raise _AskedToStop(reasons[0])
-
-    def close(self) -> None:
-        """Wait a little for MLflow; what cannot be sent stays in the journal."""
-        if self.tracker:
-            self.tracker.close(timeout=30)

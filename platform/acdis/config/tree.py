@@ -222,7 +222,9 @@ class Scaling(Config):
 class Tracking(Config):
     """Where MLflow keeps the run."""
 
-    uri: str | None = Field(None, description="MLflow server or store; none: SQLite in ACDIS_HOME")
+    uri: str | None = Field(
+        None, description="MLflow server or store; none: $MLFLOW_TRACKING_URI, else SQLite in ACDIS_HOME"
+    )
     experiment: str = Field(
         "acdis", min_length=1, max_length=200, description="name of the MLflow experiment"
     )

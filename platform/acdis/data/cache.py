@@ -2,15 +2,18 @@
 
     <cache>/<case>-<first 12 hex of the fingerprint>/image.npy label.npy native_label.npy lesion.npy case.json
     <cache>/.hashes/     one small file per source file: its SHA-256, found by path, size and times
+    <cache>/.locks/      one empty file per case that is being made: who else wants it waits
     <cache>/.tmp-*       what is being written; left over by a killed process, removed after a day
 
 The fingerprint covers the bytes of the case's files and the options that change the arrays, so a changed file
-or option leads to another folder. A folder appears by one rename: it is whole or it is not there.
+or option leads to another folder. A folder appears by one rename: it is whole or it is not there. Nobody ever
+writes into one: on a file system without locks two processes may both make a case, and the first one's stays.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -18,9 +21,9 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +182,8 @@ def _refuse(errors: Mapping[str, str], count: int) -> None:
 def _make_folders(cache: Path) -> None:
     """Create the cache and remove what killed processes left in it more than a day ago."""
     try:
-        (cache / ".hashes").mkdir(parents=True, exist_ok=True)
+        for name in (".hashes", ".locks"):
+            (cache / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"{cache}: cannot be created ({error.strerror}); choose another folder for the cache"
@@ -200,8 +204,16 @@ def _entry(case: Case, data: config.Data, cache: Path) -> tuple[Entry, str]:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     folder = cache / f"{case.name}-{mark[:12]}"
     found = _open(folder, case.name, mark)
-    if found is not None:
-        return found
+    if found is None:
+        with _made_once(cache, folder.name):
+            found = _open(folder, case.name, mark) or _make(case, data, cache, folder, mark, before)
+    return found
+
+
+def _make(
+    case: Case, data: config.Data, cache: Path, folder: Path, mark: str, before: Any
+) -> tuple[Entry, str]:
+    """Preprocess a case and open what came of it; `before`: stamps of its files when they were hashed."""
     temporary = cache / f".tmp-{uuid.uuid4().hex}"
     try:
         _write(temporary, case, data, mark)
@@ -218,6 +230,24 @@ def _entry(case: Case, data: config.Data, cache: Path) -> tuple[Entry, str]:
     if made is None:
         raise UserError(f"{folder}: was damaged right after it was written; check the disk")
     return made
+
+
+@contextmanager
+def _made_once(cache: Path, name: str) -> Iterator[None]:
+    """Of the processes of all hosts one at a time makes an entry. A killed one's lock is free at once."""
+    file = cache / ".locks" / name
+    try:
+        lock = file.open("w")
+    except OSError:  # a full disk or the like: what follows says it better
+        yield
+        return
+    with lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def _write(folder: Path, case: Case, data: config.Data, mark: str) -> None:

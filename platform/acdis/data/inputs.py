@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,5 +171,10 @@ def _root(data: Data) -> Path:
         raise UserError(
             f"data.root: {root} is in Ray's copy of the checkout, where no data is; give an absolute path as "
             "data.root=/path"
+        )
+    if not root.is_dir():
+        raise UserError(
+            f"data.root: {root} is not a folder on {socket.gethostname()}; give the folder that holds the "
+            "cases, on a cluster one that every node sees"
         )
     return root

@@ -33,6 +33,11 @@ def default_uri(home: Path) -> str:
     return f"sqlite:///{home.resolve()}/mlflow.db"
 
 
+def chosen_uri(given: str | None, home: Path) -> str:
+    """Where runs are kept: as given, else as MLflow's MLFLOW_TRACKING_URI says, else in the folder `home`."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(home)
+
+
 def check_uri(uri: str) -> None:
     """Raise UserError for an address that MLflow could not use, before anything is started."""
     scheme = urlsplit(uri).scheme.split("+")[0]

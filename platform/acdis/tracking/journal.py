@@ -29,6 +29,8 @@ LONGEST = {"param": 6000, "tag": 8000}
 
 #: Seconds between attempts while the server is away: doubled from the first to the longest.
 FIRST_PAUSE, LONGEST_PAUSE, PAUSE_WHEN_CLOSING = 0.5, 30.0, 1.0
+#: Seconds between two looks for lines of other writers.
+LOOK = 2.0
 
 Operation = dict[str, Any]
 #: What reading a line or file raises that says anything else than we write.
@@ -84,8 +86,9 @@ class Journal:
             return self._operations[start:]
 
     def unsent(self) -> int:
-        """How many lines of this process's knowledge wait to be sent."""
+        """How many lines wait to be sent, those of other writers included."""
         with self._lock:
+            self._refresh()
             return len(self._operations) - self.sent
 
     def mark(self, lines: int, run: str, skipped: int = 0) -> None:
@@ -254,7 +257,10 @@ class Destination(Protocol):
 
 
 class Sender(threading.Thread):
-    """Sends the journal's lines in order, and waits with growing pauses while that fails."""
+    """Sends the journal's lines in order, and waits with growing pauses while that fails.
+
+    Also those that another process writes, such as a worker on another host: it looks every `LOOK` seconds.
+    """
 
     def __init__(self, journal: Journal, remote: Destination) -> None:
         super().__init__(name="acdis-tracking", daemon=True)
@@ -288,7 +294,8 @@ class Sender(threading.Thread):
         """The thread: send while there is something to send."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._journal.unsent() > 0)
+                while not (self._stopped or self._journal.unsent() > 0):
+                    self._changed.wait(LOOK)
                 if self._stopped:
                     return
             try:

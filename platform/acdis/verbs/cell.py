@@ -14,7 +14,8 @@ from acdis.ablation.store import store_of
 from acdis.cluster.train import Job, TrainingFailed, TrainingStopped
 from acdis.config import Experiment
 from acdis.errors import UserError
-from acdis.tracking.runs import RunTracker, default_uri
+from acdis.tracking import chosen_uri
+from acdis.tracking.runs import RunTracker
 from acdis.verbs import publish
 
 #: Seconds that a start or a failure waits for a tracking server that is away, and the end of a run.
@@ -43,9 +44,9 @@ def complete(job: Job, tags: dict[str, str], train: Callable[[], None], say: Say
     if is_finished(cell, job.evaluation, bool(job.inputs.test)):
         say("it is trained and scored already; nothing is trained again, this is what came out:")
     else:
-        with tracker_of(job, running=True, patience=BEFORE_SECONDS) as tracker:
+        with tracker_of(job, running=True) as tracker:  # it sends what the workers write meanwhile
             publish.begin(tracker, cell, job.experiment, tags | _own_tags(job))
-        _train(job, train)
+            _train(job, train, tracker)
         if store:
             store.pull()
     with tracker_of(job, running=False) as tracker:
@@ -71,7 +72,7 @@ def _own_tags(job: Job) -> dict[str, str]:
     }
 
 
-def _train(job: Job, train: Callable[[], None]) -> None:
+def _train(job: Job, train: Callable[[], None], tracker: RunTracker) -> None:
     """Whatever ends the training ends the MLflow run as well."""
     try:
         train()
@@ -79,8 +80,7 @@ def _train(job: Job, train: Callable[[], None]) -> None:
         stopped = isinstance(error, (KeyboardInterrupt, TrainingStopped))
         if isinstance(error, KeyboardInterrupt):
             job.cell.update(status="stopped")
-        with tracker_of(job, running=False, patience=BEFORE_SECONDS) as tracker:
-            tracker.finish("KILLED" if stopped else "FAILED")
+        tracker.finish("KILLED" if stopped else "FAILED")
         raise
 
 
@@ -103,7 +103,7 @@ def evaluation_folder(cell: Cell, experiment: Experiment, test_fingerprint: str)
 
 def tracking_of(experiment: Experiment, base: Path) -> dict[str, str]:
     """Where MLflow keeps the run."""
-    return {"uri": experiment.tracking.uri or default_uri(base), "experiment": experiment.tracking.experiment}
+    return {"uri": chosen_uri(experiment.tracking.uri, base), "experiment": experiment.tracking.experiment}
 
 
 def tracker_of(
@@ -119,12 +119,15 @@ def opened(
 ) -> Iterator[RunTracker]:
     """An MLflow run of that name, its journal in `folder`, at the place that `tracking_of` gives.
 
-    What a server has not taken in `patience` seconds waits for the next start.
+    What a server has not taken in `patience` seconds at the end waits for the next start.
     """
     uri = tracking["uri"]
     tracker = RunTracker(folder, uri, tracking["experiment"], name, name, running=running)
     try:
         yield tracker
+    except BaseException:
+        patience = min(patience, BEFORE_SECONDS)
+        raise
     finally:
         tracker.close(timeout=patience if uri.startswith("http") else AFTER_SECONDS)
 

@@ -14,16 +14,17 @@ from acdis.ablation.members import Member
 from acdis.ablation.pace import clock
 from acdis.ablation.spec import Spec
 from acdis.ablation.survey import STATUSES, Standing, survey
-from acdis.cluster import resources
+from acdis.cluster import growth, resources
 from acdis.cluster.resources import Resources
 from acdis.cluster.session import Room, side_by_side
 from acdis.config import Scaling
 from acdis.errors import UserError
 from acdis.verbs import estimate
 from acdis.verbs.estimate import Measured
+from acdis.verbs.fits import fit, fit_specs
 from acdis.verbs.measure import measure_missing
 from acdis.verbs.progress import Display
-from acdis.verbs.specs import open_specs
+from acdis.verbs.specs import load_specs, open_specs
 
 #: Rows of a table that are shown; of the others it is said how they stand.
 SHOWN = 40
@@ -40,10 +41,12 @@ def plan(
     seeds: Sequence[int] | None,
     measure: bool = False,
     resolved: bool = False,
+    cluster: Path | None = None,
 ) -> None:
     """Print cells by status, resources, time and disk.
 
     Args:
+        cluster: reckon with what this file for `ray up` may start, instead of what is there.
         measure: time a step of the first cell that has no measured one, in a process of its own.
         resolved: print the baseline's whole configuration as well.
 
@@ -54,6 +57,10 @@ def plan(
     with Display() as display:
         if not display.live:
             display.console.width = WIDTH
+        found = growth.of_file(cluster) if cluster else None
+        if found:  # told before any data is read: that may lie on the cluster alone
+            fit_specs(load_specs(paths, experiment, overrides, rows, seeds), found)
+            display.say(f"every row can be scheduled on {found.source}")
         members = open_specs(paths, experiment, overrides, rows, seeds, base, display)
         standings = survey(members, base)
         if resolved:
@@ -61,7 +68,7 @@ def plan(
         for spec in dict.fromkeys(member.spec for member in members):
             _show_spec(spec, [each for each in standings if each.member.spec is spec], display)
         _show_sharing(members, display)
-        found = resources.available(base)
+        found = found or resources.available(base)
         rooms, at_once = place(found, members)
         known = estimate.measured(standings, base)
         if measure:
@@ -83,11 +90,8 @@ def place(found: Resources, members: Sequence[Member]) -> tuple[dict[str, Room],
     for member in members:
         scaling = member.experiment.scaling
         if scaling not in shares:
-            try:
-                shares[scaling] = side_by_side(found.nodes, scaling, cells)
-            except UserError as error:
-                role = f"{member.spec.path}, row {member.row.id!r}"
-                raise UserError(f"{role}: can never be scheduled on {found.source}: {error}") from None
+            fit(f"{member.spec.path}, row {member.row.id!r}", scaling, found)
+            shares[scaling] = side_by_side(found.nodes, scaling, cells)
         rooms[member.cell] = shares[scaling][0]
     return rooms, max(1, min(number for _, number in shares.values()))
 

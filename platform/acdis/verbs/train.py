@@ -15,7 +15,7 @@ from acdis.cluster.train import Job
 from acdis.config import Experiment
 from acdis.data.inputs import Inputs
 from acdis.report.facts import PHANTOM_WARNING
-from acdis.tracking import public
+from acdis.tracking import chosen_uri, public
 from acdis.tracking.lineage import lineage
 from acdis.tracking.patch import of_this_run
 from acdis.tracking.runs import check_uri, default_uri
@@ -90,7 +90,7 @@ def split_names(inputs: Inputs) -> dict[str, list[str]]:
 
 def where_to_look(experiment: Experiment, base: Path) -> str:
     """The line that opens the dashboard, with the program that belongs to this Python."""
-    uri = experiment.tracking.uri or default_uri(base)
+    uri = chosen_uri(experiment.tracking.uri, base)
     if uri.startswith("http"):
         return f"dashboard: {public(uri)}"
     program = Path(sys.executable).parent / "acdis"

@@ -1,0 +1,164 @@
+"""The shipped cluster files, without a cloud: Ray's schema, KubeRay's fields, no secret in any of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from acdis.cluster.growth import of_file
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ("cluster.yaml", "cluster.local.yaml")
+
+_CHECK = """
+import sys, yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+config = prepare_config(yaml.safe_load(open(sys.argv[1])))
+validate_config(config)
+print(sorted(config["available_node_types"]))
+"""
+
+
+def _tree(name: str) -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return tree
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_ray_takes_it(name: str, tmp_path: Path) -> None:
+    # On its own, since Ray's checker may write to the console and end the process.
+    done = subprocess.run([sys.executable, "-c", _CHECK, name], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text((ROOT / name).read_text().replace("idle_timeout_minutes", "idle_minutes"))
+    line = [sys.executable, "-c", _CHECK, str(wrong)]
+    assert subprocess.run(line, cwd=ROOT, capture_output=True, text=True).returncode != 0
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_every_cluster_of_ours_has(name: str) -> None:
+    tree = _tree(name)
+    assert 5 <= tree["idle_timeout_minutes"] <= 60
+    assert tree["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    for local in tree["file_mounts"].values():
+        assert local.startswith("~") or (ROOT / local).exists()
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert tree[commands][0] == "ray stop"
+        assert "~/acdis/deploy/node.sh ray start" in tree[commands][1]
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in tree["head_start_ray_commands"][1]
+
+
+def test_on_a_cloud_the_head_trains_nothing_and_gpus_come_and_go() -> None:
+    tree = _tree("cluster.yaml")
+    head, gpu = tree["available_node_types"]["head"], tree["available_node_types"]["gpu"]
+    assert (head["resources"]["CPU"], head["resources"]["GPU"]) == (0, 0)
+    assert head["resources"]["driver"] > 0
+    assert gpu["resources"]["GPU"] == 1
+    assert gpu["min_workers"] == 0 < gpu["max_workers"] <= tree["max_workers"]
+    assert of_file(ROOT / "cluster.yaml").nodes[0]["driver"] == head["resources"]["driver"]
+
+
+def test_nodes_want_a_token_and_what_people_look_at_is_on_loopback() -> None:
+    script = (ROOT / "deploy" / "node.sh").read_text()
+    assert "export RAY_AUTH_MODE=token" in script
+    assert "--dashboard-host=127.0.0.1" in script
+    assert "acdis dashboard --port" in script  # on 127.0.0.1 unless told otherwise
+    assert "0.0.0.0" not in script
+
+
+@pytest.mark.parametrize("file", ["node.sh", "slurm.sh"])
+def test_scripts_are_shell(file: str) -> None:
+    subprocess.run(["bash", "-n", str(ROOT / "deploy" / file)], check=True)
+
+
+def test_no_secret_is_in_a_file() -> None:
+    files = [ROOT / name for name in SHIPPED] + sorted((ROOT / "deploy").iterdir())
+    secret = re.compile(r"(?i)(auth_token|password|secret|access_key)\w*\s*[:=]\s*['\"]?[A-Za-z0-9/+]{16,}")
+    for file in files:
+        assert not secret.search(file.read_text()), file
+    assert secret.search("RAY_AUTH_TOKEN=0123456789abcdef0123")  # it can find one
+
+
+def _specs() -> list[tuple[str, str]]:
+    specs, experiments = (
+        sorted(p.name for p in (ROOT / d).glob("*.yaml")) for d in ("ablations", "experiments")
+    )
+    return [(spec, experiment) for spec in specs for experiment in experiments]
+
+
+def test_every_spec_on_every_experiment_can_be_scheduled() -> None:
+    """In a process of its own, which imports neither torch nor ray."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom acdis.verbs.fits import fit_file\n"
+        f"for spec, experiment in {_specs()!r}:\n"
+        "    fit_file(Path('ablations', spec), Path('experiments', experiment), Path('cluster.yaml'))\n"
+        "print([name for name in ('torch', 'ray', 'mlflow', 'monai') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert len(_specs()) >= 28
+
+
+@pytest.fixture(scope="module")
+def check() -> Callable[[Any], list[str]]:
+    """What the schema says against a RayJob."""
+    schema = json.loads((Path(__file__).parent / "rayjob.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    return lambda tree: [f"{error.json_path}: {error.message}" for error in validator.iter_errors(tree)]
+
+
+def test_the_rayjob_fits_kuberays_fields(check: Callable[[Any], list[str]]) -> None:
+    assert check(_tree("deploy/rayjob.yaml")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.shutdownAfterJobFinish", True),
+        ("spec.ttlSecondsAfterFinished", "600"),
+        ("spec.rayClusterSpec.authOptions.mode", "on"),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
+        ("spec.rayClusterSpec.headGroupSpec.template.spec.volume", []),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.replicas", "2"),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.0.resources.limits.cpu", 8),
+    ],
+)
+def test_a_wrong_field_is_found(check: Callable[[Any], list[str]], path: str, value: Any) -> None:
+    tree = copy.deepcopy(_tree("deploy/rayjob.yaml"))
+    *above, last = path.split(".")
+    place: Any = tree
+    for name in above:
+        place = place[int(name)] if name.isdigit() else place[name]
+    place[last] = value
+    assert check(tree)
+
+
+def test_the_rayjob_is_our_cluster() -> None:
+    spec = _tree("deploy/rayjob.yaml")["spec"]
+    cluster = spec["rayClusterSpec"]
+    assert spec["shutdownAfterJobFinishes"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    pins = (ROOT / "constraints.txt").read_text()
+    assert f"ray=={cluster['rayVersion']}\n" in pins
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert json.loads(json.loads(head["rayStartParams"]["resources"])) == {"driver": 16}
+    experiment = yaml.safe_load((ROOT / "experiments" / "brats2020.yaml").read_text())
+    assert workers["minReplicas"] == workers["maxReplicas"] == experiment["scaling"]["workers"]
+    for group in (head, workers):
+        volumes = {volume["name"] for volume in group["template"]["spec"]["volumes"]}
+        for container in group["template"]["spec"]["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert "/dev/shm" in {mount["mountPath"] for mount in container["volumeMounts"]}
