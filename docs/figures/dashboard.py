@@ -25,6 +25,9 @@ def main(address: str, spec: str, row: str, against: str) -> None:
         ("table", table, 1280, 800, "light"),
         ("subsets", subsets, 1280, 900, "light"),
         ("difference", f"{subsets}&against={against}", 1280, 900, "dark"),
+        ("cases", f"cases?spec={spec}", 1280, 2100, "light"),
+        ("curves", f"curves?spec={spec}&row={row}&row={against}", 1280, 1000, "light"),
+        ("run", f"run?spec={spec}", 1280, 1000, "light"),
     )
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as started:
         program = shutil.which("chromium")
@@ -36,6 +39,8 @@ def main(address: str, spec: str, row: str, against: str) -> None:
             page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
             page.set_viewport_size({"width": width, "height": height})
             page.goto(address + where)
+            if name == "run":  # the page asks which: the last row's
+                page.locator("main table a").last.click()
             page.wait_for_load_state("networkidle")
             page.screenshot(path=folder / f"dashboard-{name}.png")
             page.close()

@@ -29,6 +29,8 @@ ADDRESSES = [
     "/table?spec=small&sort=-WT&q=one",
     "/table/report.csv?spec=small",
     "/subsets?spec=small&row=fast&against=slow",
+    "/cases?spec=small&row=fast&row=slow&measure=hd95&region=ET&subset=T2",
+    "/curves?spec=small&row=fast&band=ci&show=train/",
 ]
 
 
@@ -101,7 +103,15 @@ def test_no_script_from_names(spoiled: Any, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["/table?spec=", "/subsets?spec=small&row=", "/table?spec=small&q=", "/x/"]
+    "address",
+    [
+        "/table?spec=",
+        "/subsets?spec=small&row=",
+        "/table?spec=small&q=",
+        "/x/",
+        "/run?cell=",
+        "/cases?spec=small&row=",
+    ],
 )
 @pytest.mark.parametrize("value", [BAD, LONG, "\x00", "%", "../../etc/passwd", "𝕏" * 50])
 def test_no_script_from_addresses(client: Any, address: str, value: str) -> None:

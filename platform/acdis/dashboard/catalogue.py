@@ -66,7 +66,7 @@ class Catalogue:
 def _stored(store: Store) -> Mapping[str, SpecFacts]:
     roles: dict[str, dict[tuple[str, int], str]] = {}
     for cell, run in runs.cells(store).items():
-        for spec, row, seed in _roles(run):
+        for spec, row, seed in roles_of(run):
             roles.setdefault(spec, {})[row, seed] = cell
     return {name: _from_tags(run, roles.get(name, {})) for name, run in runs.specs(store).items()}
 
@@ -89,7 +89,7 @@ def _sketched(path: Path) -> SpecFacts | str | None:
         return str(error)
 
 
-def _roles(run: runs.Run) -> Iterator[tuple[str, str, int]]:
+def roles_of(run: runs.Run) -> Iterator[tuple[str, str, int]]:
     """Spec, row and seed of each row that a run serves; what is not written like that is left out."""
     for role in run.tags.get("acdis.roles", "").split(", "):
         spec, _, rest = role.partition("/")

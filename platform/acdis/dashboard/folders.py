@@ -126,4 +126,7 @@ def is_name(text: str) -> bool:
 def _seconds(history: Path) -> float | None:
     """Of all epochs together."""
     epochs = read_json(history).get("epochs", [])
-    return sum(entry["seconds"] for entry in epochs) if epochs else None
+    try:
+        return sum(float(entry["seconds"]) for entry in epochs) if epochs else None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{history}: {error}") from None

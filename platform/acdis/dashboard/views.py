@@ -33,7 +33,7 @@ def site(request: Request) -> Site:
 
 def page(request: Request, template: str, status: int = 200, /, **context: Any) -> HTMLResponse:
     """A template of `templates/` as a page."""
-    text = _TEMPLATES.get_template(template).render(**_common(request), **context)
+    text = _TEMPLATES.get_template(template).render(_common(request) | context)
     return HTMLResponse(text, status)
 
 
@@ -44,7 +44,7 @@ def choose(request: Request, title: str, path: str) -> HTMLResponse:
 
 def part(request: Request, template: str, /, **context: Any) -> str:
     """A template that is a piece of a page."""
-    return _TEMPLATES.get_template(template).render(**_common(request), **context)
+    return _TEMPLATES.get_template(template).render(_common(request) | context)
 
 
 def data(tree: Any, status: int = 200) -> Response:

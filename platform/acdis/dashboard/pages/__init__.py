@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from acdis.dashboard.pages import overview, subsets, table
+from acdis.dashboard.pages import cases, curves, overview, run, subsets, table
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,7 @@ PAGES = (
     Page("Overview", "/", overview.router, of_spec=False),
     Page("Table", "/table", table.router),
     Page("Subsets", "/subsets", subsets.router),
+    Page("Cases", "/cases", cases.router),
+    Page("Curves", "/curves", curves.router),
+    Page("Run", "/run", run.router),
 )

@@ -1,0 +1,129 @@
+"""Files of a cell that pages list or send: nothing outside its folder, and only pictures are sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from acdis.ablation.cells import Cell
+from acdis.config import flatten, read_yaml
+from acdis.dashboard.files import Files
+from acdis.dashboard.site import NotThereError
+from acdis.errors import UserError
+
+#: Files that are listed at most, folders that are looked into, and bytes of a picture or a configuration.
+MOST, DEPTH, LARGEST, LONGEST = 300, 4, 32 * 2**20, 2**20
+PNG = b"\x89PNG\r\n\x1a\n"
+#: In a cell's folder: pictures that `report figures` draws, and scores with a picture of one test case.
+FIGURES, EVALUATIONS = "figures", "evaluations"
+QUALITATIVE, EXAMPLE = "qualitative.png", "example.npz"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a cell; `path` is relative to its folder."""
+
+    path: str
+    size: int
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether a page may show it."""
+        return self.path.endswith(".png") and self.path.isprintable()
+
+
+def listed(cell: Cell) -> tuple[list[File], bool]:
+    """Its files by name, and whether there are more than are listed; links are left out."""
+    found: list[File] = []
+    for file in _walk(cell.folder, "", DEPTH):
+        if len(found) == MOST:
+            return sorted(found, key=lambda each: each.path), True
+        found.append(file)
+    return sorted(found, key=lambda each: each.path), False
+
+
+def _walk(folder: Path, above: str, depth: int) -> Iterator[File]:
+    try:
+        with os.scandir(folder) as entries:
+            every = sorted(entries, key=lambda entry: entry.name)
+    except OSError:  # gone meanwhile, or not ours to read
+        return
+    for entry in every:
+        if entry.name.startswith(".") or entry.name == "lock" or entry.is_symlink():
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if depth:
+                yield from _walk(folder / entry.name, f"{above}{entry.name}/", depth - 1)
+            continue
+        if not entry.is_file(follow_symlinks=False):
+            continue
+        try:
+            yield File(above + entry.name, entry.stat(follow_symlinks=False).st_size)
+        except OSError:
+            continue
+
+
+def picture(cell: Cell, path: str) -> bytes:
+    """A PNG of the cell's folder.
+
+    Raises:
+        NotThereError: there is none of this name in that folder.
+    """
+    try:
+        root = cell.folder.resolve(strict=True)
+        file = (root / path).resolve(strict=True)
+        hidden = any(part.startswith(".") for part in file.parts[len(root.parts) :])
+        if not hidden and file.is_relative_to(root) and file.suffix == ".png" and file.is_file():
+            with file.open("rb") as stream:
+                content = stream.read(LARGEST + 1)
+            if content.startswith(PNG) and len(content) <= LARGEST:
+                return content
+    except (OSError, ValueError, RuntimeError):  # gone; a NUL in the name; links in a circle
+        pass
+    raise NotThereError("There is no such picture in the folder of this cell.")
+
+
+def pictures_of(cell: Cell, evaluation: str, files: Files) -> dict[str, str]:
+    """By case: the picture of its segmentations, relative to the cell's folder.
+
+    Figure 5 of `report figures` where it was drawn for the case, else what the evaluation left behind.
+    """
+    found = {}
+    folder = cell.evaluations / evaluation
+    case = files.read(folder / EXAMPLE, _case, "")
+    if case and (folder / QUALITATIVE).is_file():
+        found[case] = f"{EVALUATIONS}/{evaluation}/{QUALITATIVE}"
+    for file in _walk(cell.folder / FIGURES, f"{FIGURES}/", 0):
+        name = file.path.rpartition("/")[2]
+        if name.startswith("figure5-") and file.is_picture:
+            found[name.removeprefix("figure5-").removesuffix(".png")] = file.path
+    return found
+
+
+def _case(example: Path) -> str:
+    """Of which case an example is."""
+    import zipfile
+
+    try:
+        with np.load(example, allow_pickle=False) as content:
+            return str(content["case"])
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise ValueError(str(error)) from None
+
+
+def settings(file: Path) -> dict[str, str]:
+    """A resolved configuration as `{"data.crop": "[80, 80, 80]", …}`; for `Files.read`.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is none.
+    """
+    if file.stat().st_size > LONGEST:
+        raise ValueError(f"{file}: too long")
+    try:
+        return flatten(read_yaml(file))
+    except (UserError, TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,140 @@
+"""Curves: losses term by term and validation Dice over epochs, rows beside each other, seeds as a band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+
+from acdis.dashboard import histories, views
+from acdis.dashboard.choice import MOST, Row, choose
+from acdis.dashboard.histories import LOSS, VALIDATION, Curve, History
+from acdis.report.facts import PHANTOM_WARNING
+from acdis.vocabulary import REGIONS
+
+router = APIRouter()
+BANDS = {"range": "smallest to largest seed", "ci": "95 % interval of the mean over seeds"}
+#: What is drawn: everything, losses, validation; or one curve by its name.
+KINDS = {"": "all", LOSS: "losses", VALIDATION: "validation"}
+#: Charts on a page.
+CHARTS = 36
+_FIRST = (f"{VALIDATION}dice/mean", *(f"{VALIDATION}dice/{region}/mean" for region in REGIONS), f"{LOSS}loss")
+
+
+@dataclass(frozen=True)
+class Went:
+    """How a row's trainings went, by seed."""
+
+    row: Row
+    seeds: dict[int, History]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A curve of each row, by row's id; `name` as MLflow has it."""
+
+    name: str
+    curves: dict[str, Curve]
+
+    @property
+    def title(self) -> str:
+        """`training, seg/fuse/dice`, `validation Dice, WT`."""
+        if self.name.startswith(VALIDATION):
+            parts = self.name.removeprefix(f"{VALIDATION}dice/").removesuffix("/mean")
+            return "validation Dice, " + ("mean of the regions" if parts == "mean" else parts)
+        term = self.name.removeprefix(LOSS)
+        return "training, whole loss" if term == "loss" else f"training, {term}"
+
+
+@router.get("/curves")
+def curves(
+    request: Request,
+    spec: str = "",
+    row: list[str] = Query(default=[]),  # noqa: B008
+    seed: str = "",
+    band: str = "range",
+    show: str = "",
+) -> Response:
+    """The page."""
+    if not spec:
+        return views.choose(request, "Curves", "/curves")
+    site = views.site(request)
+    chosen = choose(site, spec, row)
+    band = band if band in BANDS else "range"
+    went = [Went(each, _seeds(site, each, seed)) for each in chosen.rows]
+    found = [each for each in went if each.seeds]
+    names = _names(found)
+    shown = (
+        [name for name in names if name.startswith(show)]
+        if show in KINDS
+        else [n for n in names if n == show]
+    )
+    charts = [_chart(found, name, band) for name in shown[:CHARTS]]
+    return views.page(
+        request,
+        "curves.html",
+        title=chosen.plan.title,
+        spec=chosen.plan,
+        chosen=chosen,
+        most=MOST,
+        rows=found,
+        lacking=[each.row for each in went if not each.seeds],
+        seeds=sorted({cell.seed for each in chosen.plan.rows for cell in each.cells}),
+        seed=seed,
+        bands=BANDS,
+        band=band,
+        kinds=KINDS,
+        names=names,
+        show=show,
+        charts=[each for each in charts if each.curves],
+        left=max(0, len(shown) - CHARTS),
+        data=[_data(each, found) for each in charts if each.curves],
+        points=histories.POINTS,
+        warning=PHANTOM_WARNING if chosen.plan.phantoms else "",
+        trouble=site.trouble(),
+    )
+
+
+def _seeds(site: Any, row: Row, seed: str) -> dict[int, History]:
+    """Histories of the row's cells; of one seed alone where the address names it."""
+    looks = [look for look in row.looks if not seed or str(look.cell.seed) == seed]
+    found = {look.cell.seed: histories.of(site, look) for look in looks}
+    return {number: history for number, history in found.items() if history is not None}
+
+
+def _names(found: Sequence[Went]) -> list[str]:
+    """Of all curves: validation and the whole loss first, then term by term."""
+    every = {name for each in found for history in each.seeds.values() for name in history.values}
+    return [*(name for name in _FIRST if name in every), *sorted(every - set(_FIRST))]
+
+
+def _chart(found: Sequence[Went], name: str, band: str) -> Chart:
+    made = {each.row.facts.id: histories.together(list(each.seeds.values()), name, band) for each in found}
+    return Chart(name, {row: curve for row, curve in made.items() if curve is not None})
+
+
+def _data(chart: Chart, found: Sequence[Went]) -> dict[str, Any]:
+    """For the script, numbers with five digits."""
+    ids = [each.row.facts.id for each in found]
+    return {
+        "dice": chart.name.startswith(VALIDATION),
+        "curves": [
+            {
+                "row": ids.index(row),
+                "label": views.short(found[ids.index(row)].row.facts.label, 60),
+                "epochs": curve.epochs.tolist(),
+                "mean": _digits(curve.mean),
+                "low": _digits(curve.low),
+                "high": _digits(curve.high),
+                "seeds": int(curve.counts.max()),
+            }
+            for row, curve in chart.curves.items()
+        ],
+    }
+
+
+def _digits(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.5g}") for value in values.tolist()]
