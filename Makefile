@@ -36,7 +36,7 @@ test: install  ## all tests, those on Ray beside the others
 	wait $$cluster; cluster=$$?; cat $(VENV)/cluster.log; exit $$((others || cluster))
 
 test-cluster: install  ## `ray up`, jobs and `ray down` on three hosts: network namespaces of this machine; needs root
-	@$(BIN)/python -m pytest tests/multihost tests/deploy tests/cluster/test_growth.py
+	@ACDIS_SLURM=1 $(BIN)/python -m pytest tests/multihost tests/deploy tests/cluster/test_growth.py
 
 test-chaos: install  ## every fault at random moments (ACDIS_SEED chooses them); writes docs/reliability.md's table
 	@rm -f $(VENV)/chaos.jsonl

@@ -6,6 +6,7 @@ variables and folder, and ends it when it is ended itself.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(2400),
     pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.skipif("ACDIS_SLURM" not in os.environ, reason="part of `make test-cluster` (ACDIS_SLURM=1)"),
 ]
 
 SRUN = """#!/bin/bash
