@@ -91,6 +91,13 @@ class Hosts:
                 return
         raise AssertionError(self._log(name).read_text()[-2000:])
 
+    def trains(self, pid: int) -> bool:
+        """As of `World`."""
+        try:
+            return bool(self.node_of(pid))
+        except AssertionError:
+            return False
+
     def node_of(self, pid: int) -> Worker:
         """The host whose process of that number trains."""
         for name in self.workers:

@@ -92,6 +92,13 @@ class World:
         """The node that a process belongs to."""
         return next(node for node in self.nodes.values() if pid in {each.pid for each in node.processes()})
 
+    def trains(self, pid: int) -> bool:
+        """Whether that process is a training that lives: a state may be of one that is dead."""
+        try:
+            return "RayTrainWorker" in " ".join(psutil.Process(pid).cmdline())
+        except psutil.Error:
+            return False
+
     def stop(self) -> None:
         """End everything that was started here."""
         self.proxy.close()
