@@ -17,20 +17,29 @@ from acdis import memory
 from acdis.data.loader import share_of
 from acdis.training import loop, preflight
 from acdis.training.batches import batches
+from acdis.training.events import EpochEnd
 from acdis.training.group import Group
 from acdis.training.run import begin, new_method
 from acdis.training.step import accumulate, optimiser_step
 
 
-def train(group, experiment, cases, folder):
-    """All epochs: weights and history, or what the training was stopped by."""
+class Enough(Exception):  # noqa: N818  it says what happened
+    """Ends a training after an epoch, on every rank."""
+
+
+def train(group, experiment, cases, folder, until=None):
+    """All epochs, or until one is done: weights and history, or what the training was stopped by."""
 
     def tell(event):
         print(type(event).__name__, getattr(event, "epoch", ""), getattr(event, "step", ""))
+        if isinstance(event, EpochEnd) and event.epoch == until:
+            raise Enough
 
     folder.mkdir(exist_ok=True)
     try:
         run = loop.train(experiment, cases, folder, group, tell)
+    except Enough:
+        return {}
     except loop.Diverged as error:
         return {"diverged": str(error)}
     return {"weights": run.method.state_dict(), "history": run.history}

@@ -193,3 +193,21 @@ def test_terms_are_of_the_main_optimiser_and_the_discriminator(small, all_losses
     from acdis.training.run import new_method
 
     assert set(new_method(small(**all_losses)).parameter_groups()) == {MAIN, "discriminator"}
+
+
+def test_workers_that_come_and_go_train_as_one_process(small, three, train, finish, tmp_path):
+    """Two ranks in uneven shares, then one, then two: each goes on from the checkpoint of the one before."""
+    settings = {**TINY, "training.epochs": 3, "training.batch_size": 3}
+    experiment = small({**settings, "scaling.workers": 3}, synthesis_start=1)
+    arguments = {"experiment": experiment, "cases": three, "folder": tmp_path / "run"}
+    for epoch, world in ((1, 2), (2, 1), (None, 2)):
+        results = finish(tmp_path / f"{world}-{epoch}", [("train", {**arguments, "until": epoch})], world)
+    run, _ = train(small(settings, synthesis_start=1), tmp_path / "one")
+    ((found,), (other,)) = results
+    assert [entry["workers"] for entry in found["history"]] == [2, 1, 2]
+    for entry, theirs in zip(run.history, found["history"], strict=True):
+        assert theirs["terms"] == pytest.approx(entry["terms"], rel=1e-3)
+    for name, weight in run.method.state_dict().items():
+        assert torch.equal(found["weights"][name], other["weights"][name])
+        # Adam divides by the root of the squared gradient: a tiny one's rounding shows in the size of a step
+        assert torch.allclose(found["weights"][name].float(), weight.float(), atol=5e-3), name
