@@ -82,7 +82,7 @@ SEARCH = {
         },
     },
 }
-NOWHERE = ["/dev/zero", "/proc/kmsg", "own.yaml", "other.yaml", "base.yaml", "nowhere", "give the path"]
+NOWHERE = ["/dev/zero", "/proc/self/mem", "own.yaml", "other.yaml", "base.yaml", "nowhere", "give the path"]
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_the_study_of_a_search(room, fuzz, mutations):
         "base: base.yaml\nbaseline: a\ntable: '../../x'\nrows: {a: {}}",
         "base: /dev/zero\nbaseline: a\nrows: {a: {}}",
         "extends: own.yaml",
-        "extends: /proc/kmsg",
+        "extends: /proc/self/mem",
         "base: base.yaml\nbaseline: {}\ngrid: {factors: {seed: {subsets_of: ["
         + ",".join(map(str, range(40)))
         + "]}}}",
@@ -243,7 +243,7 @@ def test_crafted_split_files(room, lists, content):
 
 
 @pytest.mark.parametrize(
-    "file", ["/dev/zero", "/proc/kmsg", "~nobody_there/x", "x" * 5000, ".", "", "a\0b", "\ud800"]
+    "file", ["/dev/zero", "/proc/self/mem", "~nobody_there/x", "x" * 5000, ".", "", "a\0b", "\ud800"]
 )
 def test_split_files_that_are_none(room, file):
     action = lambda: splits.resolve(config.Split(train=file), CASES, None)  # noqa: E731
