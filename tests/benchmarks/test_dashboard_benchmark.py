@@ -35,5 +35,5 @@ def test_every_page_is_measured(checkout: Path, tmp_path: Path) -> None:
     assert (found["runs"], found["metrics"]) == (4, 15 * 7 + 7 + 1)
     assert list(found["pages"]) == ["overview", "subsets"]
     assert all(each["warm"] > 0 and each["cold"] > 0 for each in found["pages"].values())
-    assert found["mlflow"]["search"] > 0
+    assert found["mlflow"]["search_cpu"] > 0
     assert "slowest page warm" in ended.stdout

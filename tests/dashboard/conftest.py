@@ -201,13 +201,13 @@ def records_of() -> Callable[[float, int], Sequence[Record]]:
 #: Of a real ablation: seconds a cell, on phantoms.
 TINY = """
 data:
-  phantoms: {cases: 5, seed: 3, shape: [32, 32, 32], spacing: 5.0}
+  phantoms: {cases: 5, seed: 3, shape: [24, 24, 24], spacing: 6.0}
   split: {counts: [2, 1, 2], seed: 0}
   min_size: 16
   crop: [16, 16, 16]
   lesion_crops: 0.6
 method: {options: {base_width: 4, levels: 3, synthesis_start: 2}}
-training: {epochs: 4, iterations: 4, batch_size: 2, learning_rate: 1.0e-3, precision: fp32, validate_every: 2}
+training: {epochs: 3, iterations: 2, batch_size: 2, learning_rate: 1.0e-3, precision: fp32, validate_every: 3}
 evaluation: {window: [16, 16, 16], stride: [16, 16, 16]}
 scaling: {cpus_per_worker: 1}
 """

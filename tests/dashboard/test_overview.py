@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from acdis.dashboard.app import pages
 from acdis.dashboard.folders import Seen
 from acdis.dashboard.pages.overview import left
 from acdis.dashboard.site import Look
@@ -147,3 +149,16 @@ def test_half_written_state(own_lab: Any) -> None:
 def test_the_fragment_is_what_the_page_holds(client: Any) -> None:
     html = json.loads(client.get("/acdis/overview.json").text)["html"]
     assert html.strip() in client.get("/acdis/").text
+
+
+def test_behind_a_proxy_that_takes_a_path_off(lab: Any) -> None:
+    """`uvicorn --root-path /proxy`: addresses on the page begin with it, ours and MLflow's."""
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+    from starlette.testclient import TestClient
+
+    app = Starlette(routes=[Mount("/acdis", pages(lab.site()))])
+    page = TestClient(app, root_path="/proxy").get("/proxy/acdis/table?spec=small").text
+    links = re.findall(r'(?:href|src|action)="(/[^"?#]*)', page)
+    assert {"/proxy/", "/proxy/acdis/", "/proxy/acdis/table", "/proxy/acdis/static/style.css"} <= set(links)
+    assert all(link.startswith("/proxy/") for link in links)
