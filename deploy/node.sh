@@ -51,7 +51,7 @@ CHECK
 }
 
 token() {
-  [ -s "$RAY_AUTH_TOKEN_PATH" ] || fail "no token in $RAY_AUTH_TOKEN_PATH; make one with: ray get-auth-token --generate"
+  [ -s "$RAY_AUTH_TOKEN_PATH" ] || fail "no token in $RAY_AUTH_TOKEN_PATH; make one with: umask 077; ray get-auth-token --generate"
   chmod 600 "$RAY_AUTH_TOKEN_PATH"
 }
 

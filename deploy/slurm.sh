@@ -18,7 +18,7 @@ export ACDIS_HEAD_TRAINS=1 ACDIS_HOME="${ACDIS_HOME:-$PWD/runs}" ACDIS_SHARED="$
 export ACDIS_VENV="${ACDIS_VENV:-$PWD/.venv}" RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 export PATH="$ACDIS_VENV/bin:$PATH"
 deploy/node.sh setup
-[ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] || ray get-auth-token --generate >/dev/null
+[ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] || (umask 077; ray get-auth-token --generate >/dev/null)
 
 on() { srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" "${@:2}"; }
 export RAY_HEAD_IP

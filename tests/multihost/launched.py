@@ -33,7 +33,7 @@ class Cluster:
         self.file = world.folder / "shared" / "cluster.yaml"
         self.said_up = ""
         self._write(options or {})
-        self.desk_run("ray get-auth-token --generate >/dev/null", check=True)
+        self.desk_run("umask 077 && ray get-auth-token --generate >/dev/null", check=True)
         self.token = (world.desk.tmp / "home" / ".ray" / "auth_token").read_text().strip()
 
     def _write(self, options: dict[str, str]) -> None:
