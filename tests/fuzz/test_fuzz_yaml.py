@@ -115,7 +115,7 @@ def test_values_of_an_experiment(room, file, fuzz, mutations):
 def test_bytes_of_an_experiment(room, file, fuzz, mutations):
     def attempt(content):
         file.write_bytes(content)
-        room.tries("experiment, bytes", lambda: _load(file), [file.name, "below.yaml"])
+        room.tries("experiment, bytes", lambda: _load(file), [file.name, "below.yaml", "give the path"])
 
     fuzz(mutations.damaged(LINES.encode()), 60, attempt)
 
