@@ -20,7 +20,8 @@ export PATH="$ACDIS_VENV/bin:$PATH"
 deploy/node.sh setup
 [ -s "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ] || (umask 077; ray get-auth-token --generate >/dev/null)
 
-on() { srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" "${@:2}"; }
+# Called in subshells alone: what is killed is srun itself, which then ends what it has started.
+on() { exec srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" "${@:2}"; }
 export RAY_HEAD_IP
 RAY_HEAD_IP=$(on "${hosts[0]}" hostname -I | awk '{print $1}')
 
