@@ -2,12 +2,12 @@
 
     python benchmarks/dashboard.py [--rows 100] [--seeds 10] [--cases 5] [--repeats 5] [--json FILE]
 
-Made-up cells in folders like real ones, and a SQLite store with one run for each (Dice and HD95 of three
-regions and ET500 for each of the 15 subsets, their means, hours), written by SQL. `mlflow server --app-name
-acdis` serves them over HTTP, with one worker. Cold: the first request to a server that has just said that
-it is up, a fresh server for each page; it reads ahead in the background meanwhile, as always. Warm: the
-median of requests after that. Beside it what MLflow's UI does: `runs/search` over all runs, and `runs/get`
-for each of the runs that are compared.
+Made-up cells in folders like real ones, each trained for 300 epochs, and a SQLite store with one run for
+each (Dice and HD95 of three regions and ET500 for each of the 15 subsets, their means, hours), written by
+SQL. `mlflow server --app-name acdis` serves them over HTTP, with one worker. Cold: the first request to a
+server that has just said that it is up, a fresh server for each page; it reads ahead in the background
+meanwhile, as always. Warm: the median of requests after that. Beside it what MLflow's UI does:
+`runs/search` over all runs, and `runs/get` for each of the runs that are compared.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from acdis.evaluation.records import read_parquet, summarise
 from acdis.report import roster
 from acdis.verbs.progress import Display
 from acdis.verbs.specs import open_specs
+from acdis.vocabulary import REGIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 COLD, WARM = 1.0, 0.2
@@ -50,9 +51,15 @@ PAGES = {
     "table, tests": "/acdis/table.json?spec=spec",
     "table, CSV": "/acdis/table/report.csv?spec=spec",
     "subsets": "/acdis/subsets?spec=spec&row=r1&against=r0",
+    "cases": "/acdis/cases?spec=spec",
+    "cases, 10 rows": "/acdis/cases?spec=spec&" + "&".join(f"row=r{row}" for row in range(10)),
+    "curves": "/acdis/curves?spec=spec",
+    "run": "/acdis/run?spec=spec&cell=CELL",
 }
 #: Not pages: what comes after them.
 LATER = ("table, tests", "table, CSV")
+#: Of the trainings: epochs, and terms of the loss in each; every tenth epoch is validated.
+EPOCHS, TERMS = 300, 15
 
 
 def fill(folder: Path, rows: int, seeds: int, cases: int) -> int:
@@ -65,6 +72,23 @@ def fill(folder: Path, rows: int, seeds: int, cases: int) -> int:
     return _track(base, members)
 
 
+def _history() -> str:
+    """`history.json` of a training."""
+    names = ("dice/mean", *(f"dice/{region}/mean" for region in REGIONS))
+    epochs = [
+        {
+            "epoch": epoch,
+            "epochs": EPOCHS,
+            "terms": {f"term{term}": 1 / (epoch + term) for term in range(TERMS)},
+            "learning_rate": 1e-3,
+            "seconds": 10.0,
+            "validation": dict.fromkeys(names, epoch / EPOCHS) if epoch % 10 == 0 else {},
+        }
+        for epoch in range(1, EPOCHS + 1)
+    ]
+    return json.dumps({"epochs": epochs}, indent=1)
+
+
 def _track(base: Path, members: Sequence[Any]) -> int:
     from acdis.ablation.cells import Cell
     from acdis.tracking import default_uri, open_store
@@ -72,9 +96,11 @@ def _track(base: Path, members: Sequence[Any]) -> int:
     experiment = int(open_store(default_uri(base)).create_experiment("acdis"))
     now = int(time.time() * 1000)
     runs, tags, values, metrics = [], [], [], 0
+    history = _history()
     for member in members:
         cell, run = Cell(base / "cells" / member.cell), uuid.uuid4().hex
         cell.weights.write_bytes(b"w")
+        (cell.folder / "history.json").write_text(history)
         cell.update(status="done", evaluation=member.evaluation, epochs=20, done=20)
         summary = summarise(read_parquet(cell.evaluations / member.evaluation / "records.parquet"))
         summary |= {"cpu_hours": 0.1}
@@ -167,12 +193,13 @@ def _used(server: int) -> float:
 def pages(folder: Path, names: Sequence[str], repeats: int) -> dict[str, dict[str, float]]:
     """Cold and warm seconds of each page."""
     found = {}
-    for name in names:
+    cell = min(os.listdir(folder / "home" / "cells"))
+    for name, path in ((name, PAGES[name].replace("CELL", cell)) for name in names):
         with served(folder) as (address, server):
-            cold = get(address + PAGES[name])
+            cold = get(address + path)
             if name not in LATER:
                 get(address + PAGES["table, tests"])  # reading ahead is over when this is there
-            warm, cpu = many(address + PAGES[name], repeats, server)
+            warm, cpu = many(address + path, repeats, server)
             found[name] = {"cold": cold, "warm": warm, "warm_cpu": cpu}
     return found
 

@@ -19,7 +19,7 @@ def test_every_page_is_measured(checkout: Path, tmp_path: Path) -> None:
         "--seeds=2",
         "--cases=2",
         "--repeats=1",
-        "--pages=overview;subsets",
+        "--pages=cases;curves;run",
         f"--json={file}",
     ]
     ended = subprocess.run(
@@ -33,7 +33,7 @@ def test_every_page_is_measured(checkout: Path, tmp_path: Path) -> None:
     found = json.loads(file.read_text())
     # Dice and HD95 of 3 regions and ET500 in 15 subsets, the 7 means, hours
     assert (found["runs"], found["metrics"]) == (4, 15 * 7 + 7 + 1)
-    assert list(found["pages"]) == ["overview", "subsets"]
+    assert list(found["pages"]) == ["cases", "curves", "run"]
     assert all(each["warm"] > 0 and each["cold"] > 0 for each in found["pages"].values())
     assert found["mlflow"]["search_cpu"] > 0
     assert "slowest page warm" in ended.stdout
