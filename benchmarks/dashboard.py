@@ -111,9 +111,10 @@ def _track(base: Path, members: Sequence[Any]) -> int:
         tags += [(key, value, run) for key, value in own.items()]
         values += [(key, value, now, run, 0, 0) for key, value in summary.items()]
     with contextlib.closing(sqlite3.connect(base / "mlflow.db")) as store, store:
-        columns = "run_uuid, name, start_time, end_time, experiment_id, status, lifecycle_stage, artifact_uri"
+        columns = "run_uuid, name, start_time, end_time, experiment_id"
+        columns += ", user_id, status, lifecycle_stage, artifact_uri"
         store.executemany(
-            f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, 'FINISHED', 'active', '')", runs
+            f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, '', 'FINISHED', 'active', '')", runs
         )
         store.executemany("INSERT INTO tags (key, value, run_uuid) VALUES (?, ?, ?)", tags)
         columns = "key, value, timestamp, run_uuid, step, is_nan"
