@@ -22,14 +22,20 @@ ANSWER = {
         "result": {
             "total": 3,
             "result": [
-                {"state": "ALIVE", "resources_total": {"CPU": 8.0, "GPU": 2.0, "memory": 1e9, "node:a": 1.0}},
+                {
+                    "state": "ALIVE",
+                    "resources_total": {"CPU": 8.0, "GPU": 2.0, "memory": 1e9, "driver": 16.0},
+                },
                 {"state": "DEAD", "resources_total": {"CPU": 64.0}},
                 {"state": "ALIVE", "resources_total": {"CPU": 4.0}},
             ],
         }
     },
 }
-NODES = ({"CPU": 8.0, "GPU": 2.0, "memory": 1e9}, {"CPU": 4.0, "GPU": 0.0, "memory": 0.0})
+NODES = (
+    {"CPU": 8.0, "GPU": 2.0, "memory": 1e9, "driver": 16.0},
+    {"CPU": 4.0, "GPU": 0.0, "memory": 0.0, "driver": 0.0},
+)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -76,7 +82,7 @@ def test_the_jobs_address_is_asked_with_the_users_token(address: str, tmp_path: 
 
 
 def test_another_cluster_is_asked_by_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = 'warning\nNODES [{"CPU": 8.0, "GPU": 2.0, "memory": 1e9, "node:a": 1.0}, {"CPU": 4.0}]\n'
+    said = 'warning\nNODES [{"CPU": 8.0, "GPU": 2.0, "memory": 1e9, "driver": 16.0}, {"CPU": 4.0}]\n'
     asked: list[dict[str, str]] = []
 
     def run(line: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
