@@ -32,7 +32,7 @@ test: install  ## all tests, those on Ray beside the others
 	@echo "tests/cluster runs beside the others; what it says comes at the end"
 	@# a shell starts what runs beside it with SIGINT ignored, and these tests press Ctrl-C
 	@env --default-signal=INT $(BIN)/python -m pytest -p no:cacheprovider tests/cluster > $(VENV)/cluster.log 2>&1 & cluster=$$!; \
-	$(BIN)/python -m pytest --ignore tests/cluster; others=$$?; \
+	env --default-signal=INT $(BIN)/python -m pytest --ignore tests/cluster; others=$$?; \
 	wait $$cluster; cluster=$$?; cat $(VENV)/cluster.log; exit $$((others || cluster))
 
 test-cluster: install  ## `ray up`, jobs and `ray down` on three hosts: network namespaces of this machine; needs root

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import CompletedProcess, Popen
 from typing import Any
 
 import pytest
@@ -170,19 +170,23 @@ def test_rays_own_ports_let_nobody_in_without_the_token(day: Day, tmp_path: Path
     (cluster.world.shared / "join.py").write_text(_JOIN)
     doors = (f"{cluster.head.address}:{GCS}", f"ray://{cluster.head.address}:{CLIENT}")
     without, wrong, right = {"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}, {}
-    tries = [(door, keys) for door in doors for keys in (without, wrong)] + [(doors[1], right)]
-    started = [
-        desk.start(
-            ["timeout", "60", sys.executable, str(cluster.world.shared / "join.py"), door, desk.address],
-            tmp_path / str(number),
-            {"RAY_AUTH_MODE": "token", **keys},
-        )
-        for number, (door, keys) in enumerate(tries)
-    ]
+
+    def knock(door: str, keys: dict[str, str], out: Path) -> Popen[bytes]:
+        words = ["timeout", "60", sys.executable, str(cluster.world.shared / "join.py"), door, desk.address]
+        return desk.start(words, out, {"RAY_AUTH_MODE": "token", **keys})
+
+    tries = [(door, keys) for door in doors for keys in (without, wrong)]
+    started = [knock(*each, tmp_path / str(number)) for number, each in enumerate(tries)]
     for process in started:  # side by side: some wait long before they give up
         process.wait(timeout=90)
     said = [(tmp_path / str(number)).read_text() for number in range(len(tries))]
-    assert ["in:" in text for text in said] == [False] * 4 + [True], said
+    assert not any("in:" in text for text in said), said
+    # On a busy machine the server that Ray starts for a client may not be up within its half minute.
+    for attempt in range(3):
+        knock(doors[1], right, tmp_path / f"right {attempt}").wait(timeout=90)
+        if "in:" in (tmp_path / f"right {attempt}").read_text():
+            return
+    pytest.fail((tmp_path / "right 2").read_text())
 
 
 def test_mlflow_and_dashboard_are_on_loopback_alone(cluster: Cluster) -> None:

@@ -14,11 +14,11 @@ from acdis.training import loop
 
 @pytest.fixture
 def poisoned(entries, tmp_path):
-    """Three cases; every voxel of the second is NaN."""
+    """Three cases; the second's voxels are finite, or the cache would be called damaged, and overflow."""
     folder = tmp_path / "poisoned"
     shutil.copytree(entries[1].path, folder)
     images = np.load(folder / "image.npy")
-    np.save(folder / "image.npy", np.full_like(images, np.nan))
+    np.save(folder / "image.npy", np.full_like(images, np.finfo(np.float32).max))
     return loop.Cases([entries[0], replace(entries[1], path=folder), entries[2]])
 
 

@@ -207,7 +207,8 @@ class _Request:
             images, labels, origin = cut(self.entry, self.data, generator)
             images, labels = augment(images, labels, self.data.augmentation, generator)
         except UserError as error:
-            raise UserError(f"{self.entry.name}: {error}") from error
+            said = str(error).removeprefix(f"{self.entry.name}: ")
+            raise UserError(f"{self.entry.name}: {said}") from error
         except Exception as error:
             raise RuntimeError(f"{self.entry.name}: no crop could be made: {error}") from error
         return _Crop(torch.from_numpy(images), torch.from_numpy(labels), origin)
