@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-demo: install  ## train the rows of Tables 2 and 3 on phantoms through a Ray job, in about a quarter of an hour
+demo: install  ## train the rows of Tables 2 and 3 on phantoms through a Ray job, in about ten minutes
 	@$(BIN)/python -m acdis.cluster.head submit python experiments/main.py
 
 stop: install  ## end exactly what `make demo` started
