@@ -31,8 +31,9 @@ import volume
 
 from acdis import config
 from acdis.data import cache, loader
-from acdis.data.cache import Entry
 from acdis.data.cases import Case
+from acdis.data.entry import Entry
+from acdis.data.fingerprints import fingerprint
 from acdis.errors import UserError
 
 TARGETS = {"open_seconds": 1.0, "first_batch_seconds": 1.0, "waiting": 0.03, "rate": 0.5}
@@ -84,7 +85,7 @@ def many(case: Case, data: config.Data, scratch: Path, count: int) -> list[Case]
         for file in files:
             file.write_text(f"{file}")
         twin = replace(case, name=name, images=tuple(files[:-1]), segmentation=files[-1])
-        _link(first, twin, cache.fingerprint(twin, data, folder), folder)
+        _link(first, twin, fingerprint(twin, data, folder), folder)
         made.append(twin)
     return made
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from acdis.ablation.spec import Spec, load
-from acdis.data.cache import Entry
+from acdis.data.entry import Entry
 from acdis.data.inputs import Inputs
 from acdis.data.preprocess import Box, Meta
 

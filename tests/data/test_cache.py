@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from acdis.config import Augmentation, Data
-from acdis.data import cache, cases
+from acdis.data import cache, cases, fingerprints
+from acdis.data.fingerprints import data_fingerprint
 from acdis.data.preprocess import preprocess
 from acdis.errors import UserError
 
@@ -98,7 +99,7 @@ def test_opening_again_writes_and_reads_nothing(root, store, monkeypatch):
     first = prepare(root, store)
     before = times(store)
     monkeypatch.setattr(cache, "read", None)
-    monkeypatch.setattr(cache.hashlib, "file_digest", None)
+    monkeypatch.setattr(fingerprints.hashlib, "file_digest", None)
     assert prepare(root, store) == first
     assert times(store) == before
 
@@ -123,7 +124,7 @@ def test_options_that_change_arrays_name_other_folders(root, store, change, agai
 
 def test_another_version_of_preprocessing_is_another_fingerprint(root, store, monkeypatch):
     first = prepare(root, store)
-    monkeypatch.setattr(cache, "PREPROCESS_VERSION", 10**6)
+    monkeypatch.setattr(fingerprints, "PREPROCESS_VERSION", 10**6)
     second = prepare(root, store)
     assert all(first[name].fingerprint != second[name].fingerprint for name in "ABC")
 
@@ -155,8 +156,8 @@ def test_fingerprint_is_of_content_not_of_place(root, store, tmp_path):
     assert {name: entry.fingerprint for name, entry in first.items()} == {
         name: entry.fingerprint for name, entry in second.items()
     }
-    assert cache.data_fingerprint(first.values()) == cache.data_fingerprint(list(second.values())[::-1])
-    assert cache.data_fingerprint(first.values()) != cache.data_fingerprint(list(first.values())[:2])
+    assert data_fingerprint(first.values()) == data_fingerprint(list(second.values())[::-1])
+    assert data_fingerprint(first.values()) != data_fingerprint(list(first.values())[:2])
 
 
 @pytest.mark.parametrize("file", ["image.npy", "label.npy", "native_label.npy", "lesion.npy", "case.json"])

@@ -11,6 +11,7 @@ import pytest
 
 from acdis import config
 from acdis.data import cache, cases, nifti, phantom
+from acdis.data.entry import Entry, check_values
 from acdis.data.preprocess import preprocess
 from acdis.data.resample import resampled_shape
 from acdis.errors import UserError
@@ -28,7 +29,7 @@ def _case(folder: Path, affine: np.ndarray | None = None) -> Path:
     return folder
 
 
-def _entry(tmp_path: Path) -> cache.Entry:
+def _entry(tmp_path: Path) -> Entry:
     if not (tmp_path / "data").exists():
         _case(tmp_path / "data" / "A")
     return cache.prepare(cases.find(tmp_path / "data").cases, DATA, tmp_path / "cache", 1)["A"]
@@ -73,13 +74,13 @@ def test_lesion_voxels_outside_of_the_box_are_drawn_again(tmp_path: Path) -> Non
 
 def test_values_that_cannot_be_are_not_learned() -> None:
     images, labels = np.zeros((4, 2, 2, 2), np.float32), np.zeros((2, 2, 2), np.uint8)
-    cache.check_values("A", images, labels)
+    check_values("A", images, labels)
     labels[1, 1, 1] = 129  # 1, and a flipped bit
     with pytest.raises(UserError, match=r"A: damaged in the cache \(label 129\); remove"):
-        cache.check_values("A", images, labels)
+        check_values("A", images, labels)
     images[3, 1, 1, 1] = np.nan
     with pytest.raises(UserError, match="NaN or inf"):
-        cache.check_values("A", images, np.zeros_like(labels))
+        check_values("A", images, np.zeros_like(labels))
 
 
 def test_a_sparse_file_of_a_terabyte(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ SIDE = 24
 
 @dataclass(frozen=True)
 class Case:
-    """A cached case in memory, quacking like `acdis.data.cache.Entry`."""
+    """A cached case in memory, quacking like `acdis.data.entry.Entry`."""
 
     name: str
     arrays: dict = field(default_factory=dict, compare=False)

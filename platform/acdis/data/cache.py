@@ -14,99 +14,27 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from acdis import config, files
+from acdis import config
 from acdis.data.cases import Case, copies, image_digest, read
-from acdis.data.preprocess import PREPROCESS_VERSION, Meta, preprocess
+from acdis.data.entry import ARRAYS, MAX_LESION_VOXELS, Entry, open_entry
+from acdis.data.fingerprints import fingerprint, stamps
+from acdis.data.preprocess import preprocess
 from acdis.errors import UserError
-from acdis.vocabulary import CLASSES
 
-#: Lesion voxels kept to centre crops on: a random sample of this many is as good as all of them.
-MAX_LESION_VOXELS = 10_000
-
-_ARRAYS = ("image.npy", "label.npy", "native_label.npy", "lesion.npy")
 _STALE_SECONDS = 24 * 3600
-_SHA256 = re.compile("[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A prepared case on disk. `meta` says where its box lies in the file's volume."""
-
-    name: str
-    path: Path
-    fingerprint: str
-    meta: Meta
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for another process."""
-        return {
-            "name": self.name,
-            "path": str(self.path),
-            "fingerprint": self.fingerprint,
-            "meta": self.meta.as_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, tree: dict[str, Any]) -> Entry:
-        """Undo `as_dict`."""
-        return cls(tree["name"], Path(tree["path"]), tree["fingerprint"], Meta.from_dict(tree["meta"]))
-
-    def images(self) -> np.ndarray:
-        """float32 [4, D, H, W] on the box, a read-only memory map: only what is indexed is read."""
-        return np.load(self.path / "image.npy", mmap_mode="r", allow_pickle=False)
-
-    def labels(self) -> np.ndarray:
-        """uint8 [D, H, W] on the box, a read-only memory map."""
-        return np.load(self.path / "label.npy", mmap_mode="r", allow_pickle=False)
-
-    def native_labels(self) -> np.ndarray:
-        """uint8 on the file's own grid, a read-only memory map: what predictions are scored against."""
-        return np.load(self.path / "native_label.npy", mmap_mode="r", allow_pickle=False)
-
-    def whole(self) -> tuple[np.ndarray, np.ndarray]:
-        """`images` and `native_labels` in memory.
-
-        Raises:
-            UserError: as `check_values`.
-        """
-        images, truth = np.array(self.images()), np.array(self.native_labels())
-        check_values(self.name, images, truth)
-        return images, truth
-
-    def lesion_voxels(self) -> np.ndarray:
-        """int32 [N, 3], N ≤ 10,000: a seeded sample of lesion voxels, as indices in the box; may be empty."""
-        return np.load(self.path / "lesion.npy", allow_pickle=False)
-
-
-def check_values(name: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """What a disk has damaged must not be learned or scored; takes a millisecond for a crop.
-
-    Raises:
-        UserError: NaN or inf in the images, or a label that is none.
-    """
-    wrong = "NaN or inf" if not np.isfinite(images).all() else ""
-    if labels.size and labels.max() >= len(CLASSES):
-        wrong = f"label {labels.max()}"
-    if wrong:
-        raise UserError(
-            f"{name}: damaged in the cache ({wrong}); remove its folder in cache/, it is made again"
-        )
 
 
 def prepare(
@@ -148,29 +76,6 @@ def prepare(
     return {case.name: entries[case.name] for case in cases}
 
 
-def fingerprint(case: Case, data: config.Data, cache: Path) -> str:
-    """SHA-256 (hex) over the bytes of the case's files and the options that change the prepared arrays.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    tree = {
-        "version": PREPROCESS_VERSION,
-        "layout": case.layout,
-        "spacing": data.spacing,
-        "min_size": data.min_size,
-        "background": data.background,
-        "files": [_file_hash(path, cache) for path in case.files],
-    }
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-def data_fingerprint(entries: Iterable[Entry]) -> str:
-    """SHA-256 (hex) over names and fingerprints, in whatever order the entries come."""
-    pairs = sorted((entry.name, entry.fingerprint) for entry in entries)
-    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-
-
 def _refuse(errors: Mapping[str, str], count: int) -> None:
     if errors:
         lines = "".join(
@@ -196,17 +101,17 @@ def _make_folders(cache: Path) -> None:
 
 def _entry(case: Case, data: config.Data, cache: Path) -> tuple[Entry, str]:
     """Open a prepared case, made now if it is not there whole, and the digest of its voxels."""
-    before = _stamps(case)
+    before = stamps(case)
     try:
         mark = fingerprint(case, data, cache)
     except OSError as error:
         read(case)  # says all that is wrong with the case, not only with this file
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
     folder = cache / f"{case.name}-{mark[:12]}"
-    found = _open(folder, case.name, mark)
+    found = open_entry(folder, case.name, mark)
     if found is None:
         with _made_once(cache, folder.name):
-            found = _open(folder, case.name, mark) or _make(case, data, cache, folder, mark, before)
+            found = open_entry(folder, case.name, mark) or _make(case, data, cache, folder, mark, before)
     return found
 
 
@@ -217,7 +122,7 @@ def _make(
     temporary = cache / f".tmp-{uuid.uuid4().hex}"
     try:
         _write(temporary, case, data, mark)
-        if _stamps(case) != before:
+        if stamps(case) != before:
             raise UserError(f"{case.segmentation.parent}: {case.name} changed while it was read; run again")
         _publish(temporary, folder, case.name, mark)
     except OSError as error:
@@ -226,7 +131,7 @@ def _make(
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    made = _open(folder, case.name, mark)
+    made = open_entry(folder, case.name, mark)
     if made is None:
         raise UserError(f"{folder}: was damaged right after it was written; check the disk")
     return made
@@ -260,13 +165,13 @@ def _write(folder: Path, case: Case, data: config.Data, mark: str) -> None:
     folder.mkdir()
     lesion = _lesion_sample(prepared.labels, seed=int(mark[:16], 16))
     arrays = (prepared.images, prepared.labels, volume.labels, lesion)
-    for file, array in zip(_ARRAYS, arrays, strict=True):
+    for file, array in zip(ARRAYS, arrays, strict=True):
         np.save(folder / file, np.ascontiguousarray(array), allow_pickle=False)
     record = {
         "name": case.name,
         "fingerprint": mark,
         "voxels": image_digest(volume),
-        "sizes": {file: (folder / file).stat().st_size for file in _ARRAYS},
+        "sizes": {file: (folder / file).stat().st_size for file in ARRAYS},
         "meta": prepared.meta.as_dict(),
     }
     (folder / "case.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -281,49 +186,12 @@ def _publish(temporary: Path, folder: Path, name: str, mark: str) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-        if _open(folder, name, mark) is not None:
+        if open_entry(folder, name, mark) is not None:
             return
         aside = temporary.with_name(f".tmp-{uuid.uuid4().hex}")
         with suppress(FileNotFoundError):
             os.rename(folder, aside)
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _open(folder: Path, name: str, mark: str) -> tuple[Entry, str] | None:
-    """The entry and its digest of voxels, or None if anything about the folder is not as it was written."""
-    try:
-        record: dict[str, Any] = json.loads(files.read(folder / "case.json", files.TEXT))
-        if (record["name"], record["fingerprint"]) != (name, mark):
-            return None
-        if any((folder / file).stat().st_size != record["sizes"][file] for file in _ARRAYS):
-            return None
-        meta = Meta.from_dict(record["meta"])
-        if not (meta.is_sound() and isinstance(record["voxels"], str) and _arrays_fit(folder, meta)):
-            return None
-        return Entry(name, folder, mark, meta), record["voxels"]
-    except Exception:  # a damaged header fails anywhere in NumPy's parser, with any error
-        return None
-
-
-def _arrays_fit(folder: Path, meta: Meta) -> bool:
-    """Whether each array has the type and shape that the record says; reads their headers alone."""
-    due = {
-        "image.npy": (np.float32, (4, *meta.box.shape)),
-        "label.npy": (np.uint8, meta.box.shape),
-        "native_label.npy": (np.uint8, meta.native_shape),
-    }
-    found = {file: np.load(folder / file, mmap_mode="r", allow_pickle=False) for file in due}
-    if any((found[file].dtype, found[file].shape) != each for file, each in due.items()):
-        return False
-    lesion = np.load(folder / "lesion.npy", allow_pickle=False)
-    if (
-        lesion.dtype != np.int32
-        or lesion.ndim != 2
-        or lesion.shape[1] != 3
-        or len(lesion) > MAX_LESION_VOXELS
-    ):
-        return False
-    return bool(((lesion >= 0) & (lesion < meta.box.shape)).all())
 
 
 def _lesion_sample(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -332,35 +200,3 @@ def _lesion_sample(labels: np.ndarray, seed: int) -> np.ndarray:
     if len(voxels) > MAX_LESION_VOXELS:
         voxels = np.sort(np.random.default_rng(seed).choice(voxels, MAX_LESION_VOXELS, replace=False))
     return np.stack(np.unravel_index(voxels, labels.shape), axis=1).astype(np.int32)
-
-
-def _stamps(case: Case) -> list[tuple[int, ...] | None]:
-    return [_stamp(path) for path in case.files]
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file does, without reading it. ctime too: copying tools may set mtime back."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _file_hash(path: Path, cache: Path) -> str:
-    """SHA-256 of a file's bytes, remembered as long as path, size and times stay."""
-    stamp = _stamp(path)
-    key = hashlib.sha256(repr((str(path.absolute()), stamp)).encode()).hexdigest()[:32]
-    note = cache / ".hashes" / key
-    with suppress(OSError, ValueError):
-        known = files.read(note, 64).decode("ascii")
-        if _SHA256.fullmatch(known):
-            return known
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if _stamp(path) == stamp:
-        temporary = note.with_name(f"{key}.{uuid.uuid4().hex}")
-        with suppress(OSError):  # only a shortcut
-            temporary.write_text(digest, encoding="ascii")
-            os.replace(temporary, note)
-    return digest

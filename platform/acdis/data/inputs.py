@@ -11,9 +11,9 @@ from pathlib import Path
 
 from acdis import home
 from acdis.config import Data, Phantoms, Split
-from acdis.data import cache, phantom, splits
-from acdis.data.cache import Entry
+from acdis.data import cache, fingerprints, phantom, splits
 from acdis.data.cases import Case, Problem, find
+from acdis.data.entry import Entry
 from acdis.errors import UserError
 
 #: Called with what is being done, how much is done, and of how much.
@@ -51,13 +51,13 @@ class Inputs:
     @property
     def fingerprint(self) -> str:
         """Of the cases that can change the weights: train and validation, with which is which."""
-        parts = [cache.data_fingerprint(self.train), cache.data_fingerprint(self.validation)]
+        parts = [fingerprints.data_fingerprint(self.train), fingerprints.data_fingerprint(self.validation)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property
     def test_fingerprint(self) -> str:
         """Of the cases that are scored."""
-        return cache.data_fingerprint(self.test)
+        return fingerprints.data_fingerprint(self.test)
 
 
 def open_inputs(data: Data, base: Path, processes: int, progress: Progress) -> Inputs:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from acdis import config
 from acdis.data.augment import Start, augment, random_crop_start
-from acdis.data.cache import check_values
+from acdis.data.entry import check_values
 from acdis.errors import UserError
 
 #: Draws which modalities the next n samples have: bool [n, 4].
@@ -32,7 +32,7 @@ LOOK_AHEAD = 2
 
 
 class Volumes(Protocol):
-    """What the loader asks of a cached case (`acdis.data.cache.Entry`); arrays may be memory-mapped."""
+    """What the loader asks of a cached case (`acdis.data.entry.Entry`); arrays may be memory-mapped."""
 
     @property
     def name(self) -> str: ...

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from acdis.config import Evaluation
-from acdis.data.cache import Entry
+from acdis.data.entry import Entry
 from acdis.evaluation.scoring import label_maps
 from acdis.methods.base import Method
 from acdis.vocabulary import subset_name

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from acdis.config import Evaluation
-from acdis.data.cache import Entry
+from acdis.data.entry import Entry
 from acdis.data.preprocess import labels_to_native
 from acdis.evaluation.metrics import score_case
 from acdis.evaluation.records import Record

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from acdis.data.cache import Entry
+from acdis.data.entry import Entry
 from acdis.data.loader import Sample, collate, epoch_batches, iterations_per_epoch
 from acdis.methods.base import Batch
 from acdis.training.run import Run

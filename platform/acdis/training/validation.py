@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from acdis.config import Evaluation, Experiment
-from acdis.data.cache import Entry
+from acdis.data.entry import Entry
 from acdis.evaluation.records import Record, summarise
 from acdis.evaluation.scoring import score
 from acdis.methods.base import Method

@@ -11,7 +11,7 @@ from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.cluster.train import Job
 from acdis.config import Experiment, Split, flatten
-from acdis.data import cache
+from acdis.data.entry import Entry
 from acdis.data.inputs import Inputs, find_cases, prepare_cases
 from acdis.data.splits import from_files
 from acdis.errors import UserError
@@ -69,7 +69,7 @@ def _experiment(cell: Cell, root: Path | None, overrides: Sequence[str]) -> Expe
 
 def _entries(
     cell: Cell, experiment: Experiment, base: Path, root: Path | None, split: Path | None, display: Display
-) -> list[cache.Entry]:
+) -> list[Entry]:
     found = find_cases(experiment.data, base, display.count)
     wanted: Sequence[str]
     if split is not None:

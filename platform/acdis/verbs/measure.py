@@ -16,7 +16,7 @@ from acdis.ablation.members import Member
 from acdis.ablation.survey import Standing
 from acdis.cluster.session import WORKER_ENVIRONMENT, Room
 from acdis.config import Experiment
-from acdis.data.cache import Entry
+from acdis.data.entry import Entry
 from acdis.errors import UserError
 from acdis.verbs.estimate import Measured
 from acdis.verbs.progress import Display

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from acdis.config import Experiment
-from acdis.data.cache import Entry
+from acdis.data.entry import Entry
 from acdis.evaluation.examples import SHOWN
 from acdis.evaluation.scoring import score
 from acdis.methods.base import Method

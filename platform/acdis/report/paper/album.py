@@ -13,8 +13,8 @@ from torch import Tensor
 
 from acdis.ablation.cells import Cell
 from acdis.config import Experiment
-from acdis.data.cache import Entry
 from acdis.data.cases import Case, read
+from acdis.data.entry import Entry
 from acdis.evaluation.examples import SHOWN
 from acdis.report.paper import drawing, material, words
 from acdis.report.paper.canvas import Subject

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from acdis.ablation.cells import Cell
 from acdis.config import Experiment
-from acdis.data.cache import Entry
+from acdis.data.entry import Entry
 from acdis.evaluation import sliding
 from acdis.evaluation.examples import SHOWN
 from acdis.evaluation.metrics import score_case

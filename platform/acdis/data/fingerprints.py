@@ -1,0 +1,75 @@
+"""Which bytes and options a prepared case was made from, as one hash; files' own hashes are remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from acdis import config, files
+from acdis.data.cases import Case
+from acdis.data.entry import Entry
+from acdis.data.preprocess import PREPROCESS_VERSION
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def fingerprint(case: Case, data: config.Data, cache: Path) -> str:
+    """SHA-256 (hex) over the bytes of the case's files and the options that change the prepared arrays.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    tree = {
+        "version": PREPROCESS_VERSION,
+        "layout": case.layout,
+        "spacing": data.spacing,
+        "min_size": data.min_size,
+        "background": data.background,
+        "files": [_file_hash(path, cache) for path in case.files],
+    }
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def data_fingerprint(entries: Iterable[Entry]) -> str:
+    """SHA-256 (hex) over names and fingerprints, in whatever order the entries come."""
+    pairs = sorted((entry.name, entry.fingerprint) for entry in entries)
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def stamps(case: Case) -> list[tuple[int, ...] | None]:
+    """What changes when one of the case's files does, file by file, without reading them."""
+    return [_stamp(path) for path in case.files]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file does, without reading it. ctime too: copying tools may set mtime back."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _file_hash(path: Path, cache: Path) -> str:
+    """SHA-256 of a file's bytes, remembered as long as path, size and times stay."""
+    stamp = _stamp(path)
+    key = hashlib.sha256(repr((str(path.absolute()), stamp)).encode()).hexdigest()[:32]
+    note = cache / ".hashes" / key
+    with suppress(OSError, ValueError):
+        known = files.read(note, 64).decode("ascii")
+        if _SHA256.fullmatch(known):
+            return known
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if _stamp(path) == stamp:
+        temporary = note.with_name(f"{key}.{uuid.uuid4().hex}")
+        with suppress(OSError):  # only a shortcut
+            temporary.write_text(digest, encoding="ascii")
+            os.replace(temporary, note)
+    return digest
