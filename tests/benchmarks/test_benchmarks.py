@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ import pytest
 from acdis.data import phantom
 from acdis.training.precision import cpu_has_bf16
 
+#: See conftest.py.
+Run = Callable[..., str]
 SCRIPTS = (
     "machine",
     "volume",
@@ -49,29 +52,16 @@ def load(checkout: Path, monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop(script, None)
 
 
-def run(checkout: Path, script: str, *words: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, str(checkout / "benchmarks" / f"{script}.py"), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=checkout,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
-def test_machine_names_processor_and_versions(checkout: Path) -> None:
-    text = run(checkout, "machine")
+def test_machine_names_processor_and_versions(benchmark: Run) -> None:
+    text = benchmark("machine")
     assert f"torch {version('torch')}" in text
     assert f"{len(os.sched_getaffinity(0))} CPUs" in text
 
 
 @pytest.mark.slow
-def test_step_measures_each_side(checkout: Path, tmp_path: Path) -> None:
+def test_step_measures_each_side(benchmark: Run, tmp_path: Path) -> None:
     file = tmp_path / "step.json"
-    text = run(checkout, "step", "--crop=16", "--width=4", "--batch=1", "--steps=3", f"--json={file}")
+    text = benchmark("step", "--crop=16", "--width=4", "--batch=1", "--steps=3", f"--json={file}")
     found = json.loads(file.read_text())
     sides = ["plain", "fp32", "checkpointed"] + ["bf16"] * cpu_has_bf16()
     median = {name: sorted(found[name]["seconds"])[1] for name in sides}
@@ -106,11 +96,11 @@ def test_step_compares_with_the_plain_way(load) -> None:
 
 
 @pytest.mark.slow
-def test_evaluation_compares_with_separate_passes(checkout: Path, tmp_path: Path) -> None:
+def test_evaluation_compares_with_separate_passes(benchmark: Run, tmp_path: Path) -> None:
     phantom.write(tmp_path / "cases", cases=1, seed=0, shape=(128, 128, 128), spacing=1.5)
     file = tmp_path / "evaluation.json"
     words = ("--extent", "20", "20", "30", "--window=20", "--width=4", f"--json={file}")
-    text = run(checkout, "evaluation", str(tmp_path / "cases"), *words)
+    text = benchmark("evaluation", str(tmp_path / "cases"), *words)
     found = json.loads(file.read_text())
     sides, summary = found["sides"], found["summary"]
     assert sides["plain"]["windows"] == sides["fp32"]["windows"] == 2
@@ -131,10 +121,10 @@ def test_evaluation_counts_labels_that_differ_outside_ties(load) -> None:
 
 
 @pytest.mark.slow
-def test_crops_compares_with_monai(checkout: Path, tmp_path: Path) -> None:
+def test_crops_compares_with_monai(benchmark: Run, tmp_path: Path) -> None:
     phantom.write(tmp_path / "cases", cases=1, seed=0, shape=(48, 48, 48), spacing=4.0)
     file = tmp_path / "crops.json"
-    text = run(checkout, "crops", str(tmp_path / "cases"), "--seconds=0.1", f"--json={file}")
+    text = benchmark("crops", str(tmp_path / "cases"), "--seconds=0.1", f"--json={file}")
     found = json.loads(file.read_text())
     rates = found["crops_per_second"]
     assert found["ratio"] == pytest.approx(rates["cache"] / rates["monai"])
@@ -185,10 +175,10 @@ def test_overhead_tracks_every_epoch(load, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_overhead_runs_both_ways(checkout: Path, tmp_path: Path) -> None:
+def test_overhead_runs_both_ways(benchmark: Run, tmp_path: Path) -> None:
     file = tmp_path / "overhead.json"
     words = ("--epochs=2", "--iterations=1", "--width=4", "--tracked=3", f"--json={file}")
-    text = run(checkout, "overhead", *words)
+    text = benchmark("overhead", *words)
     found = json.loads(file.read_text())
     (one,) = found["runs"]
     assert one["difference_seconds"] == pytest.approx(one["ray_seconds"] - one["alone_seconds"])
@@ -198,11 +188,11 @@ def test_overhead_runs_both_ways(checkout: Path, tmp_path: Path) -> None:
     assert f"ray {version('ray')}" in text
 
 
-def test_feeding_measures_a_set_of_one_case_under_many_names(checkout: Path, tmp_path: Path) -> None:
+def test_feeding_measures_a_set_of_one_case_under_many_names(benchmark: Run, tmp_path: Path) -> None:
     phantom.write(tmp_path / "cases", cases=1, seed=0, shape=(128, 128, 128), spacing=1.5)
     file = tmp_path / "feeding.json"
     words = ("--cases=7", "--crop=24", "--step-ms=40", "--steps=5", f"--scratch={tmp_path}", f"--json={file}")
-    text = run(checkout, "feeding", str(tmp_path / "cases"), *words)
+    text = benchmark("feeding", str(tmp_path / "cases"), *words)
     found = json.loads(file.read_text())
     assert found["cases"] == 7
     assert found["step_seconds"] >= 0.04
@@ -213,9 +203,9 @@ def test_feeding_measures_a_set_of_one_case_under_many_names(checkout: Path, tmp
 
 
 @pytest.mark.slow
-def test_ddp_measures_two_workers(checkout: Path, tmp_path: Path) -> None:
+def test_ddp_measures_two_workers(benchmark: Run, tmp_path: Path) -> None:
     file = tmp_path / "ddp.json"
-    text = run(checkout, "ddp", "--crop=16", "--width=4", "--steps=3", f"--json={file}")
+    text = benchmark("ddp", "--crop=16", "--width=4", "--steps=3", f"--json={file}")
     found = json.loads(file.read_text())
     median = {side: sorted(seconds)[1] for side, seconds in found["seconds"].items()}
     assert found["efficiency"] == pytest.approx(median["alone"] / median["together"])
@@ -233,7 +223,7 @@ def test_growth_is_the_exponent_of_a_power_law(load) -> None:
 
 
 @pytest.mark.slow
-def test_growth_measures_each_table(checkout: Path, tmp_path: Path) -> None:
+def test_growth_measures_each_table(benchmark: Run, tmp_path: Path) -> None:
     file = tmp_path / "growth.json"
     words = (
         "--crops",
@@ -250,7 +240,7 @@ def test_growth_measures_each_table(checkout: Path, tmp_path: Path) -> None:
         "2",
         "--steps=1",
     )
-    text = run(checkout, "growth", *words, f"--json={file}")
+    text = benchmark("growth", *words, f"--json={file}")
     rows = json.loads(file.read_text())["rows"]
     assert [row[0] for row in rows["crop"]] == [16, 20]
     assert [row[:2] for row in rows["width"]] == [[4, 16], [6, 36]]
@@ -307,11 +297,9 @@ def test_without_an_accelerator_nothing_is_measured(load, capsys) -> None:
     assert "nothing measured" in capsys.readouterr().out
 
 
-def test_consistency_compares_with_the_plain_way_and_the_sigmoid(checkout: Path, tmp_path: Path) -> None:
+def test_consistency_compares_with_the_plain_way_and_the_sigmoid(benchmark: Run, tmp_path: Path) -> None:
     file = tmp_path / "consistency.json"
-    text = run(
-        checkout, "consistency", "--crop=16", "--width=4", "--batch=1", "--repeats=1", f"--json={file}"
-    )
+    text = benchmark("consistency", "--crop=16", "--width=4", "--batch=1", "--repeats=1", f"--json={file}")
     found = json.loads(file.read_text())
     seconds = found["seconds"]
     assert set(seconds) == {"plain", "ours", "sigmoid"}
@@ -321,12 +309,12 @@ def test_consistency_compares_with_the_plain_way_and_the_sigmoid(checkout: Path,
 
 
 @pytest.mark.slow
-def test_curve_trains_the_same_on_both_sides(checkout: Path, tmp_path: Path) -> None:
+def test_curve_trains_the_same_on_both_sides(benchmark: Run, tmp_path: Path) -> None:
     """In fp32 a few steps of both sides differ by rounding alone; seeds differ by more."""
     root, file = tmp_path / "cases", tmp_path / "curve.json"
     phantom.write(root, cases=2, seed=0, shape=(32, 32, 32), spacing=5.0)
     words = ["--crop=16", "--width=4", "--steps=8", "--seeds", "0", "1", f"--json={file}"]
-    printed = run(checkout, "curve", str(root), *words)
+    printed = benchmark("curve", str(root), *words)
     found = json.loads(file.read_text())
     fast = "bf16" if cpu_has_bf16() else "fp32"
     plain, ours = (np.array(found["runs"][f"{side} 0"]["losses"]) for side in ("plain", fast))
@@ -355,5 +343,5 @@ def test_agreement_compares_means_and_lists_single_cases(load) -> None:
     assert "a T1 ET: Dice 1.0000 and 0.0000, 0 and 1 voxels predicted of 0" in printed
 
 
-def test_agreement_without_a_cell_measures_nothing(checkout: Path) -> None:
-    assert "no cell named" in run(checkout, "agreement")
+def test_agreement_without_a_cell_measures_nothing(benchmark: Run) -> None:
+    assert "no cell named" in benchmark("agreement")

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from mlflow_server import MLflowServer
 
 from acdis.cluster import head
-from acdis.tracking import default_uri, open_store
 
 #: Bytes of each node's object store: nothing large goes through it.
 STORE = 100_000_000
@@ -45,7 +44,7 @@ class World:
         self.temporary = tempfile.mkdtemp(prefix="acdis-")  # short: a socket's path has 107 characters
         self.workers = tuple(workers)
         self.nodes: dict[str, Node] = {}
-        self.mlflow = MLflow(base)
+        self.mlflow = MLflowServer(base / "mlflow")
         self.proxy = Proxy(self.mlflow.port)
 
     @property
@@ -187,42 +186,6 @@ class Node:
     def said(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-2000:]
-
-
-class MLflow:
-    """`mlflow server` over a SQLite store that outlives it."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base / "mlflow"
-        self.base.mkdir()
-        (self.port,) = head.free_ports(1)
-        self.store = default_uri(self.base)
-        self.process: subprocess.Popen[bytes] | None = None
-        open_store(self.store)
-
-    def start(self) -> None:
-        line = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        line += ["--port", str(self.port), "--backend-store-uri", self.store]
-        line += ["--artifacts-destination", str(self.base / "artifacts")]
-        variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
-        with (self.base / "server.log").open("ab") as said:
-            self.process = subprocess.Popen(
-                line, env=variables, stdout=said, stderr=said, start_new_session=True, cwd=self.base
-            )
-        _until(self.answers, 120, lambda: (self.base / "server.log").read_text()[-2000:])
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 class Proxy:
