@@ -16,7 +16,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import machine
@@ -129,14 +128,11 @@ def report(cell: str, summary: dict[str, Any], seconds: dict[str, float]) -> str
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument(
         "cell", nargs="?", help="a trained cell of ACDIS_HOME: its name or the beginning of it"
     )
     parser.add_argument("--cases", type=int, default=6, help="test cases at most")
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     return parser
 
 

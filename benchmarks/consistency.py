@@ -14,7 +14,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import machine
@@ -99,14 +98,11 @@ def report(options: argparse.Namespace, seconds: dict[str, float], summary: dict
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("--crop", type=int, default=80, help="voxels a side of the finest level")
     parser.add_argument("--width", type=int, default=16, help="channels of the finest level")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--side", choices=tuple(WAYS), help=argparse.SUPPRESS)
     return parser
 

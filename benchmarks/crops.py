@@ -34,12 +34,9 @@ SEGMENTATION = "segmentation"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("root", nargs="?", type=Path, help="folder of BraTS cases; none: a phantom is drawn")
     parser.add_argument("--seconds", type=float, default=5.0, help="of measuring each way")
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -130,9 +130,7 @@ def report(options: argparse.Namespace, found: dict[str, dict[str, Any]], summar
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("root", nargs="?", type=Path, help="folder of BraTS cases; none: a phantom is drawn")
     parser.add_argument("--crop", type=int, default=48, help="voxels a side")
     parser.add_argument("--width", type=int, default=16, help="channels of the finest level")
@@ -140,7 +138,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of our side; the first of both"
     )
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=("plain", "fp32", "bf16"), help=argparse.SUPPRESS)
     return parser

@@ -12,7 +12,6 @@ meanwhile, as always. Warm: the median of requests after that. Beside it what ML
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -251,13 +250,10 @@ def text(results: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     for name, default in (("rows", 100), ("seeds", 10), ("cases", 5), ("repeats", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--pages", default=";".join(PAGES), help="which, with ; between them")
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     words = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="acdis-dashboard-") as name:
         folder = Path(name)

@@ -140,13 +140,10 @@ def report(options: argparse.Namespace, summary: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("--crop", type=int, default=48, help="voxels a side")
     parser.add_argument("--width", type=int, default=16, help="channels of the finest level")
     parser.add_argument("--steps", type=int, default=5, help="steps that count, after two that warm up")
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--meet", help=argparse.SUPPRESS)

@@ -230,9 +230,7 @@ def report(options: argparse.Namespace, found: dict[str, dict[str, Any]], summar
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("root", nargs="?", type=Path, help="folder of BraTS cases; none: a phantom is drawn")
     parser.add_argument("--method", default="acdis", help="a method of the registry")
     parser.add_argument(
@@ -243,7 +241,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory", type=float, default=0, help="GB that decoding may take; 0: decided by what is free"
     )
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     return parser

@@ -166,9 +166,7 @@ def report(options: argparse.Namespace, found: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("root", nargs="?", type=Path, help="folder of BraTS cases; none: a phantom is drawn")
     parser.add_argument(
         "--cases", type=int, default=369, help="how many names the case gets (BraTS 2020: 369)"
@@ -180,7 +178,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scratch", type=Path, help="folder for the cache; none: the system's for temporary files"
     )
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     return parser
 
 

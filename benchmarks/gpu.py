@@ -16,7 +16,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import machine
@@ -214,9 +213,7 @@ def _line(part: str, result: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the script")
     parser.add_argument("--methods", nargs="+", choices=methods.names(), default=["acdis"])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
@@ -229,7 +226,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--windows", type=int, default=36, help="windows of a case")
     parser.add_argument("--measured", type=int, default=4, help="windows that are measured")
     parser.add_argument("--matrix", type=int, default=8192, help="side of the matrices of the ceiling")
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     return parser
 
 

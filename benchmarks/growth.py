@@ -117,14 +117,11 @@ def table(name: str, rows: Rows) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("--of", nargs="+", choices=tuple(TABLES), default=list(TABLES), help="which tables")
     for name in ("crops", "widths", "cases", "seeds"):
         parser.add_argument(f"--{name}", type=int, nargs="+", help="sizes; none: the usual ones")
     parser.add_argument("--steps", type=int, default=3, help="training steps that count")
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     return parser
 
 

@@ -5,6 +5,7 @@ python benchmarks/machine.py
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -82,6 +83,13 @@ def apart(side: str, words: Sequence[str]) -> Any:
     if ended.returncode:
         sys.exit(f"{side} ended with {ended.returncode} (killed for its memory?)")
     return json.loads(ended.stdout.splitlines()[-1])
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """A benchmark's words: its docstring as help, and `--json`; the rest is its own."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=Path, help="write the results to this file too")
+    return made
 
 
 def save(path: Path | None, results: dict[str, Any]) -> None:

@@ -226,9 +226,7 @@ def report(options: argparse.Namespace, run: dict[str, float], tracking: dict[st
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("--epochs", type=int, default=10, help="at least 2")
     parser.add_argument("--iterations", type=int, default=10, help="optimiser steps an epoch")
     parser.add_argument("--width", type=int, default=8, help="channels of the finest level")
@@ -236,7 +234,6 @@ def _parser() -> argparse.ArgumentParser:
         "--repeats", type=int, default=1, help="runs of either side, each with a seed of its own"
     )
     parser.add_argument("--tracked", type=int, default=100, help="epochs told to the tracker")
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     return parser
 

@@ -181,13 +181,10 @@ def report(results: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=4, help="289 cells each")
     parser.add_argument("--runs", type=int, default=1000, help="MLflow runs in the store; 0: no store")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     return parser
 
 

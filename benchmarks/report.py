@@ -7,7 +7,6 @@ The cells are made up (random scores, 15 subsets × 3 regions for each case), in
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import subprocess
@@ -129,12 +128,9 @@ def text(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     for name, default in (("rows", 100), ("seeds", 10), ("cases", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = run(Path(folder), words.rows, words.seeds, words.cases)

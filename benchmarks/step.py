@@ -181,15 +181,12 @@ def report(size: dict[str, Any], results: dict[str, dict[str, Any]], summary: di
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = machine.parser(__doc__)
     parser.add_argument("--method", default="acdis", help="a method of the registry")
     parser.add_argument("--crop", type=int, default=80, help="voxels a side")
     parser.add_argument("--width", type=int, default=16, help="channels of the finest level")
     parser.add_argument("--batch", type=int, default=1, help="volumes a step")
     parser.add_argument("--steps", type=int, default=5, help="steps that count, after one that warms up")
-    parser.add_argument("--json", type=Path, help="write the results to this file too")
     parser.add_argument("--measure", choices=SIDES, help=argparse.SUPPRESS)
     return parser
 
