@@ -16,6 +16,7 @@ from markupsafe import Markup
 from acdis.ablation.pace import clock
 from acdis.dashboard.site import Site
 from acdis.report import words
+from acdis.report.facts import PHANTOM_WARNING, SpecFacts
 from acdis.version import __version__
 
 HERE = Path(__file__).parent
@@ -35,6 +36,20 @@ def page(request: Request, template: str, status: int = 200, /, **context: Any) 
     """A template of `templates/` as a page."""
     text = _TEMPLATES.get_template(template).render(_common(request) | context)
     return HTMLResponse(text, status)
+
+
+def of_spec(request: Request, name: str, spec: SpecFacts, **context: Any) -> HTMLResponse:
+    """The page of one spec: `templates/<name>.html`, with `static/<name>.js`."""
+    return page(
+        request,
+        f"{name}.html",
+        title=spec.title,
+        spec=spec,
+        script=name,
+        warning=PHANTOM_WARNING if spec.phantoms else "",
+        trouble=site(request).trouble(),
+        **context,
+    )
 
 
 def choose(request: Request, title: str, path: str) -> HTMLResponse:

@@ -1,8 +1,8 @@
 """The pages. To add one: a module here with a `router`, its template, and its line in `PAGES`.
 
-A page reads what `views.site(request)` gives and answers with `views.page(request, "<name>.html", …)`. Its
-state (spec, row, sorting) stands in the query, so that the address can be shared. Blocking reads belong into
-plain `def` endpoints, which FastAPI runs in threads.
+A page reads what `views.site(request)` gives and answers with `views.page`, or with `views.of_spec` where it
+shows one spec. Its state (spec, row, sorting) stands in the query, so that the address can be shared.
+Blocking reads belong into plain `def` endpoints, which FastAPI runs in threads.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from acdis.dashboard.choice import MOST, choose
 from acdis.dashboard.percase import MEAN, MEASURES, RowCases, Wanted
 from acdis.dashboard.site import Site
 from acdis.report import words
-from acdis.report.facts import PHANTOM_WARNING
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
 router = APIRouter()
@@ -76,11 +75,10 @@ def cases(
     found = [each for each in read if each.seeds]
     one, two = _sides(found, chosen.plan.baseline, x, y)
     worst = _worst(site, found, two, want) if two else []
-    return views.page(
+    return views.of_spec(
         request,
-        "cases.html",
-        title=chosen.plan.title,
-        spec=chosen.plan,
+        "cases",
+        chosen.plan,
         chosen=chosen,
         most=MOST,
         want=want,
@@ -98,8 +96,6 @@ def cases(
         worst=worst,
         all=len(two.means) if two else 0,
         charts=_charts(found, one, two, want) if found else None,
-        warning=PHANTOM_WARNING if chosen.plan.phantoms else "",
-        trouble=site.trouble(),
     )
 
 

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query, Request, Response
 from acdis.dashboard import histories, views
 from acdis.dashboard.choice import MOST, Row, choose
 from acdis.dashboard.histories import LOSS, VALIDATION, Curve, History
-from acdis.report.facts import PHANTOM_WARNING
 from acdis.vocabulary import REGIONS
 
 router = APIRouter()
@@ -73,11 +72,10 @@ def curves(
         else [n for n in names if n == show]
     )
     charts = [_chart(found, name, band) for name in shown[:CHARTS]]
-    return views.page(
+    return views.of_spec(
         request,
-        "curves.html",
-        title=chosen.plan.title,
-        spec=chosen.plan,
+        "curves",
+        chosen.plan,
         chosen=chosen,
         most=MOST,
         rows=found,
@@ -93,8 +91,6 @@ def curves(
         left=max(0, len(shown) - CHARTS),
         data=[_data(each, found) for each in charts if each.curves],
         points=histories.POINTS,
-        warning=PHANTOM_WARNING if chosen.plan.phantoms else "",
-        trouble=site.trouble(),
     )
 
 

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request, Response
 from acdis.dashboard import views
 from acdis.dashboard.results import Result
 from acdis.report.comparison import Figures
-from acdis.report.facts import PHANTOM_WARNING
 from acdis.report.gains import gains
 from acdis.report.paper.published import SOURCE, table1
 from acdis.report.sections import PRESENT
@@ -49,11 +48,10 @@ def subsets(
     chosen = row if row in names else (names[-1] if names else "")
     one = _of_row(result, chosen, metric) if chosen else None
     other = _other(result, against, metric)
-    return views.page(
+    return views.of_spec(
         request,
-        "subsets.html",
-        title=facts.title,
-        spec=facts,
+        "subsets",
+        facts,
         names=names,
         labels={each.id: each.label for each in facts.rows},
         notes={each.id: each.note for each in facts.rows},
@@ -70,8 +68,6 @@ def subsets(
         charts=_charts(one, other, metric) if one else None,
         regions=REGIONS,
         modalities=MODALITIES,
-        warning=PHANTOM_WARNING if facts.phantoms else "",
-        trouble=site.trouble(),
     )
 
 

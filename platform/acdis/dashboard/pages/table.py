@@ -16,7 +16,7 @@ from acdis.dashboard.results import Result
 from acdis.dashboard.site import NotThereError, Site
 from acdis.report import words
 from acdis.report.comparison import Difference, Figures
-from acdis.report.facts import PHANTOM_WARNING, RowFacts
+from acdis.report.facts import RowFacts
 from acdis.report.forms import RENDERERS
 from acdis.report.sections import order_lines, published, standing_lines, strength_line
 from acdis.vocabulary import REGIONS
@@ -79,7 +79,7 @@ def table(request: Request, spec: str = "", sort: str = "", q: str = "", verdict
         return views.choose(request, "Table", "/table")
     site, chosen = views.site(request), Chosen(spec, sort, q, verdict)
     context = _context(site, site.results.soon(spec), chosen)
-    return views.page(request, "table.html", title=context["spec"].title, **context)
+    return views.of_spec(request, "table", **context)
 
 
 @router.get("/table.json")
@@ -126,12 +126,10 @@ def _context(site: Site, result: Result, chosen: Chosen) -> dict[str, Any]:
         "strength": strength_line(comparison) if comparison.differences else "",
         "order": list(order_lines(spec, comparison)) if result.whole else [],
         "how": words.how_to_read(f"{spec.et_minimum:g}"),
-        "warning": PHANTOM_WARNING if spec.phantoms else "",
         "regions": REGIONS,
         "verdicts": VERDICTS,
         "forms": FORMS,
         "runs": site.runs(),
-        "trouble": site.trouble(),
     }
 
 
