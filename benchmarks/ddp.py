@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace) -> list[float]:
     seconds = []
     for _ in range(2 + options.steps):
         start = time.perf_counter()
-        optimiser_step(run, [_sample(options.crop)], epoch=10**6)
+        optimiser_step(run, _sample(options.crop), epoch=10**6)
         seconds.append(time.perf_counter() - start)
     if world > 1:
         dist.destroy_process_group()
@@ -103,14 +103,14 @@ def _sample(side: int) -> Any:
     """Noise that has FLAIR alone."""
     import torch
 
-    from acdis.data.loader import Sample
+    from acdis.data.loader import Samples
 
-    return Sample(
-        images=torch.randn(4, side, side, side),
-        labels=torch.randint(4, (side, side, side), dtype=torch.uint8),
-        name="noise",
-        origin=(0, 0, 0),
-        available=torch.tensor([True, False, False, False]),
+    return Samples(
+        images=torch.randn(1, 4, side, side, side),
+        labels=torch.randint(4, (1, side, side, side), dtype=torch.uint8),
+        available=torch.tensor([[True, False, False, False]]),
+        origin=torch.zeros(1, 3, dtype=torch.int64),
+        names=("noise",),
     )
 
 

@@ -101,16 +101,18 @@ def test_mlflow_has_one_run_with_everything_a_reader_needs(undisturbed: Any) -> 
     client = open_store(f"sqlite:///{undisturbed.base}/mlflow.db")
     names = {
         each.path
-        for folder in ("", "evaluation", "training")
+        for folder in ("", "evaluation", "evaluation/qualitative", "training")
         for each in client.list_artifacts(run.info.run_id, folder)
     }
     assert {
         "config.yaml",
         "evaluation/records.parquet",
         "evaluation/subsets.md",
-        "evaluation/qualitative.png",
         "training/curves.png",
     } <= names
+    (records,) = undisturbed.cell().evaluations.glob("*/records.parquet")
+    cases = {record.case for record in read_parquet(records)}
+    assert {f"evaluation/qualitative/{case}.png" for case in cases} <= names
 
 
 @pytest.fixture

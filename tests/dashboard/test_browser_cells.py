@@ -99,6 +99,19 @@ def test_clicking_through_cases(page: Any, address: str, ablated: Any) -> None:
     page.wait_for_url(f"**{link}**")
 
 
+def test_each_of_the_worst_cases_has_its_picture(page: Any, address: str, ablated: Any) -> None:
+    (file,) = cell_of(ablated, "syn", 0).evaluations.glob("*/records.parquet")
+    opened(page, f"{address}cases?spec={SPEC}&y=syn")
+    cases = [row.get_attribute("data-case") for row in page.locator("#worst tbody tr").all()]
+    assert sorted(cases) == sorted({each.case for each in read_parquet(file)})
+    for case in cases:
+        picture = page.locator(f'#worst tr[data-case="{case}"] img')
+        picture.scroll_into_view_if_needed()
+        page.wait_for_function("(image) => image.complete", arg=picture.element_handle())
+        assert picture.evaluate("(image) => image.naturalWidth") > 100
+        assert case in picture.get_attribute("src")
+
+
 def test_a_click_on_a_point_leads_to_its_run(page: Any, address: str, ablated: Any) -> None:
     opened(page, f"{address}cases?spec={SPEC}&row=syn")
     found = json.loads(page.locator("#data").inner_text() or page.locator("#data").text_content())

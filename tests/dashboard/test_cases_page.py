@@ -116,8 +116,9 @@ def test_pictures_of_the_worst_cases(own_lab: Any) -> None:
     """The evaluation's own where it is of this case, and what `report figures` drew."""
     cell = own_lab.cell("plain", 0)
     (records,) = cell.evaluations.glob("*/records.parquet")
-    (records.parent / "qualitative.png").write_bytes(PNG)
-    np.savez_compressed(records.parent / "example.npz", case=np.array("case2"), images=np.zeros(3))
+    (records.parent / "qualitative").mkdir()
+    for case in ("case1", "case2"):
+        (records.parent / "qualitative" / f"{case}.png").write_bytes(PNG)
     (cell.folder / "figures").mkdir()
     (cell.folder / "figures" / "figure5-case1.png").write_bytes(PNG)
     (cell.folder / "figures" / "figure1-case0.png").write_bytes(PNG)
@@ -126,16 +127,12 @@ def test_pictures_of_the_worst_cases(own_lab: Any) -> None:
     sources = dict(re.findall(r'src="([^"]*\.png)" alt="Segmentations of (\w+)', page))
     name, evaluation = cell.name, records.parent.name
     assert sources == {
-        f"/acdis/picture/{name}/evaluations/{evaluation}/qualitative.png": "case2",
+        f"/acdis/picture/{name}/evaluations/{evaluation}/qualitative/case2.png": "case2",
         f"/acdis/picture/{name}/figures/figure5-case1.png": "case1",
     }
     for source in sources:
         assert client.get(source).content == PNG
     assert f"report figures {name} --case case0" in page
-    (records.parent / "example.npz").write_bytes(b"PK\x03\x04 half")
-    page = client.get("/acdis/cases?spec=small&y=plain")
-    assert page.status_code == 200
-    assert "qualitative.png" not in page.text
 
 
 def test_rows_that_are_asked_for(client: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -93,12 +95,43 @@ def test_runs_and_scores_are_those_of_sqlite(there: str, lab: Any) -> None:
         assert (second[run].dice_et500 == scores.dice_et500).all()
 
 
-def test_pages_are_those_of_sqlite(there: str, lab: Any, client: Any) -> None:
-    other = lab.client(uri=there)
-    for address in ("/acdis/", "/acdis/table?spec=small", "/acdis/subsets?spec=small&row=fast&against=slow"):
-        answer = other.get(address)
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["cells here", "trained elsewhere"])
+def test_pages_are_those_of_sqlite(there: str, lab: Any, tmp_path: Path, elsewhere: bool) -> None:
+    place: dict[str, Any] = {"base": tmp_path, "specs": ()} if elsewhere else {}
+    one, two = lab.client(**place), lab.client(uri=there, **place)
+    cell, other = lab.cell("fast", 0).name, lab.cell("slow", 1).name
+    for address in (
+        "",
+        "table?spec=small",
+        "subsets?spec=small&row=fast&against=slow",
+        "cases?spec=small&y=fast",
+        "curves?spec=small",
+        f"run?cell={cell}&against={other}&spec=small",
+    ):
+        answer = two.get(f"/acdis/{address}")
         assert answer.status_code == 200
-        assert answer.text == client.get(address).text
+        assert answer.text == one.get(f"/acdis/{address}").text
+
+
+def test_curves_are_read_from_it(there: str, lab: Any, tmp_path: Path) -> None:
+    """The last value of an epoch that was sent twice; NaN is none."""
+    from sqlalchemy import create_engine, text
+
+    run = runs.cells(Store(there))[lab.cell("fast", 0).name].id
+    columns = "key, value, timestamp, run_uuid, step, is_nan"
+    line = text(f"INSERT INTO metrics ({columns}) VALUES ('train/loss', :value, :at, :run, :step, :nan)")
+    engine = create_engine(there)
+    with engine.begin() as connection:
+        for at, (step, value) in enumerate([(1, 5.0), (1, 2.0), (2, 1.0), (3, 0.5)]):
+            connection.execute(line, {"value": value, "at": at, "run": run, "step": step, "nan": step == 3})
+    try:
+        page = lab.client(base=tmp_path, uri=there, specs=()).get("/acdis/curves?spec=small&row=fast").text
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM metrics WHERE key = 'train/loss'"))
+        engine.dispose()
+    (chart,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
+    assert [curve["mean"] for curve in chart["curves"]] == [[2.0, 1.0]]
 
 
 def test_it_is_read_only(there: str) -> None:

@@ -11,8 +11,9 @@ import torch
 
 from acdis import config
 from acdis.data import cache, loader, phantom
+from acdis.data.augment import augment
 from acdis.data.cases import find
-from acdis.data.loader import collate, cut, epoch_batches, epoch_order, iterations_per_epoch
+from acdis.data.loader import cut, epoch_batches, epoch_order, iterations_per_epoch
 from acdis.errors import UserError
 
 SIDE = 24
@@ -75,7 +76,8 @@ def batches(entries, **options):
 
 def equal(left, right) -> bool:
     return (
-        (left.name, left.origin) == (right.name, right.origin)
+        left.names == right.names
+        and torch.equal(left.origin, right.origin)
         and torch.equal(left.images, right.images)
         and torch.equal(left.labels, right.labels)
         and torch.equal(left.available, right.available)
@@ -83,6 +85,7 @@ def equal(left, right) -> bool:
 
 
 def flat(steps) -> list:
+    """One sample each."""
     return [sample for step in steps for sample in step]
 
 
@@ -103,7 +106,7 @@ def test_iterations_per_epoch(n_cases, batch, iterations, steps):
 
 def test_one_pass_holds_each_case_once_and_fills_up_from_the_next():
     steps = list(batches(cases(7), batch_size=2))
-    names = [sample.name for sample in flat(steps)]
+    names = [sample.names[0] for sample in flat(steps)]
     assert [len(step) for step in steps] == [2, 2, 2, 2]
     assert sorted(names[:7]) == [f"case{i:02d}" for i in range(7)]
     assert names[7] in names[:7]
@@ -130,9 +133,9 @@ def test_epochs_and_seeds_differ_in_order_and_crops():
     base = flat(batches(entries))
     for change in ({"epoch": 1}, {"seed": 1}):
         other = flat(batches(entries, **change))
-        assert [s.name for s in base] != [s.name for s in other]
-        images = {sample.name: sample.images for sample in other}
-        assert not any(torch.equal(sample.images, images[sample.name]) for sample in base)
+        assert [s.names for s in base] != [s.names for s in other]
+        images = {sample.names: sample.images for sample in other}
+        assert not any(torch.equal(sample.images, images[sample.names]) for sample in base)
 
 
 def test_a_case_that_comes_again_is_cut_anew():
@@ -143,7 +146,7 @@ def test_a_case_that_comes_again_is_cut_anew():
 
 def test_every_subset_comes_about_equally_often():
     samples = flat(batches([case("one")], iterations=300))
-    _, counts = torch.unique(torch.stack([s.available for s in samples]), dim=0, return_counts=True)
+    _, counts = torch.unique(torch.cat([s.available for s in samples]), dim=0, return_counts=True)
     assert len(counts) == 15
     assert ((counts - 40.0) ** 2 / 40).sum() < 36.1  # chi-square, 14 degrees, p = 0.001
 
@@ -177,9 +180,9 @@ def test_ranks_partition_each_batch(world):
 
 def test_a_sample_depends_on_its_own_key_alone():
     """Another case in the list changes the order, but not what is drawn for the first crop of a case."""
-    few = {sample.name: sample for sample in flat(batches(cases(3), batch_size=1))}
-    many = {sample.name: sample for sample in flat(batches(cases(4), batch_size=1))}
-    assert all(equal(sample, many[name]) for name, sample in few.items())
+    few = {sample.names: sample for sample in flat(batches(cases(3), batch_size=1))}
+    many = {sample.names: sample for sample in flat(batches(cases(4), batch_size=1))}
+    assert all(equal(sample, many[names]) for names, sample in few.items())
 
 
 def test_numpys_and_torchs_global_state_do_not_matter():
@@ -201,10 +204,10 @@ def test_crops_come_from_the_cache(tmp_path):
     data = config.Data(crop=(16, 16, 16), min_size=16, lesion_crops=1.0, augmentation=plain)
     entries = cache.prepare(find(tmp_path / "cases").cases, data, tmp_path / "cache", processes=1)
     for sample in flat(batches(list(entries.values()), data=data, iterations=3, threads=2)):
-        place = tuple(slice(start, start + 16) for start in sample.origin)
-        entry = entries[sample.name]
-        np.testing.assert_array_equal(sample.images.numpy(), entry.images()[(slice(None), *place)])
-        np.testing.assert_array_equal(sample.labels.numpy(), entry.labels()[place])
+        place = tuple(slice(start, start + 16) for start in sample.origin[0].tolist())
+        entry = entries[sample.names[0]]
+        np.testing.assert_array_equal(sample.images[0].numpy(), entry.images()[(slice(None), *place)])
+        np.testing.assert_array_equal(sample.labels[0].numpy(), entry.labels()[place])
         assert sample.labels.any()  # centred on the lesion
 
 
@@ -232,18 +235,29 @@ def test_crops_are_copies_of_a_memory_map(tmp_path):
     assert images.shape == (4, 8, 8, 8)
 
 
-def test_collate():
-    samples = flat(batches(cases(3), batch_size=3))
-    batch = collate(samples)
-    assert batch["images"].shape == (3, 4, 8, 8, 8)
-    assert batch["images"].dtype == torch.float32
-    assert batch["labels"].shape == (3, 8, 8, 8)
-    assert batch["labels"].dtype == torch.int64
-    assert batch["available"].shape == (3, 4)
-    assert batch["available"].dtype == torch.bool
-    assert batch["names"] == [sample.name for sample in samples]
-    assert batch["origin"].tolist() == [list(sample.origin) for sample in samples]
-    assert torch.equal(batch["images"][1], samples[1].images)
+def test_samples_and_slices_of_them():
+    (samples,) = batches(cases(3), batch_size=3)
+    assert len(samples) == 3
+    assert (samples.images.shape, samples.images.dtype) == ((3, 4, 8, 8, 8), torch.float32)
+    assert (samples.labels.shape, samples.labels.dtype) == ((3, 8, 8, 8), torch.uint8)
+    assert (samples.available.shape, samples.available.dtype) == ((3, 4), torch.bool)
+    assert (samples.origin.shape, samples.origin.dtype) == ((3, 3), torch.int64)
+    part = samples[1:]
+    assert part.names == samples.names[1:]
+    assert torch.equal(part.images, samples.images[1:])
+    assert part.images.data_ptr() == samples.images[1].data_ptr()
+    for sample in flat([samples]):
+        (entry,) = (each for each in cases(3) if (each.name,) == sample.names)
+        generator = np.random.default_rng(key("crop", 0, 0, entry.name, 0))
+        crop, classes, origin = cut(entry, DATA, generator)
+        images, labels = augment(crop, classes, DATA.augmentation, generator)
+        assert np.array_equal(sample.images[0].numpy(), images)
+        assert np.array_equal(sample.labels[0].numpy(), labels)
+        assert tuple(sample.origin[0].tolist()) == origin
+
+
+def key(*parts) -> int:
+    return int(hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest(), 16)
 
 
 # --- threads

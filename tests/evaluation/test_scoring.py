@@ -8,10 +8,11 @@ import torch
 
 from acdis.config import Data, Evaluation
 from acdis.data import cache, cases, phantom
-from acdis.evaluation.examples import SHOWN, save_example
+from acdis.evaluation import examples
 from acdis.evaluation.records import summarise
 from acdis.evaluation.scoring import label_maps, score
 from acdis.methods.base import Method
+from acdis.report import figures
 from acdis.vocabulary import MODALITIES, REGION_LABELS, SUBSETS, subset_name
 
 CPU = torch.device("cpu")
@@ -97,18 +98,28 @@ def test_a_working_spacing_is_undone(tmp_path):
     assert 0.75 < whole[0] < 1.0
 
 
-def test_the_example_of_a_picture(entries, tmp_path: Path):
-    """The axial slice with the most lesion; predictions of the subsets that are shown."""
-    entry = entries[0]
-    save_example(tmp_path / "example.npz", Oracle(), entry, SETTINGS, CPU, None)
-    assert [path.name for path in tmp_path.iterdir()] == ["example.npz"]
-    with np.load(tmp_path / "example.npz", allow_pickle=False) as example:
+def test_slices_of_the_worst_cases_stay(entries, tmp_path: Path, monkeypatch):
+    """The axial slice with the most lesion; predictions of the subsets that are shown; scores as without."""
+    worst, plain = examples.Worst(), score(Oracle(), entries, SETTINGS, CPU, None)
+    assert score(Oracle(), entries, SETTINGS, CPU, None, keep=worst.add) == plain
+    means = {
+        entry.name: np.mean([record.dice for record in plain if record.case == entry.name])
+        for entry in entries
+    }
+    assert [example.case for example in worst.examples] == sorted(means, key=lambda name: (means[name], name))
+    worst.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{name}.npz" for name in means)
+    for entry in entries:
         truth = entry.native_labels()
         largest = max(range(truth.shape[2]), key=lambda k: np.count_nonzero(truth[:, :, k]))
-        assert str(example["case"]) == entry.name
-        assert np.array_equal(example["truth"], truth[:, :, largest])
-        assert example["images"].shape == (len(MODALITIES), *entry.labels().shape[:2])
-        assert list(example["subsets"]) == [subset_name(subset) for subset in SHOWN]
-        for subset, labels in zip(SHOWN, example["predictions"], strict=True):
+        case, subsets, images, shown, predictions = figures.read_example(tmp_path / f"{entry.name}.npz")
+        assert case == entry.name
+        assert np.array_equal(shown, truth[:, :, largest])
+        assert images.shape == (len(MODALITIES), *entry.labels().shape[:2])
+        assert subsets == [subset_name(subset) for subset in examples.SHOWN]
+        for subset, labels in zip(examples.SHOWN, predictions, strict=True):
             expected = truth[:, :, largest] if "FLAIR" in subset else np.zeros_like(truth[:, :, 0])
             assert np.array_equal(labels, expected)
+    monkeypatch.setattr(examples, "KEPT", 1)
+    examples.Worst(reversed(worst.examples)).save(tmp_path)
+    assert [path.stem for path in tmp_path.iterdir()] == [min(means, key=lambda name: (means[name], name))]

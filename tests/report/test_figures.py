@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from acdis.report import figures
+from acdis.verbs import publish
 
 
 def _entry(epoch: int, validated: bool = False, **terms: float) -> dict[str, Any]:
@@ -87,6 +88,18 @@ def test_the_qualitative_figure_shows_each_class_that_is_there(
     picture = _picture(tmp_path / "qualitative.png")
     for label, colour in figures.LABEL_COLOURS.items():
         assert (_near(picture, colour) > 500) == (label in labels)
+
+
+def test_every_slice_that_an_evaluation_left_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "qualitative").mkdir()
+    (tmp_path / "qualitative" / "of-before.png").write_bytes(b"")
+    for name in ("case1", "case2"):
+        _example(tmp_path / "examples" / f"{name}.npz", (1, 2))
+    drawn = publish.pictures(tmp_path)
+    assert drawn == [tmp_path / "qualitative" / f"{name}.png" for name in ("case1", "case2")]
+    assert sorted((tmp_path / "qualitative").iterdir()) == drawn
+    assert all(mpimg.imread(path).size for path in drawn)
 
 
 def test_a_constant_image_is_drawn_too(tmp_path: Path) -> None:

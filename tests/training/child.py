@@ -55,14 +55,14 @@ def gradients(group, experiment, cases, epoch, available, dtype):
         method = new_method(experiment).to(dtype)
         wrapped = DistributedDataParallel(method, find_unused_parameters=True) if group.world > 1 else method
         run = replace(run, method=method, model=wrapped)
-    samples = []
+    drawn = next(batches(run, cases, 0))
     mine = share_of(len(available), group.rank, group.world)
-    for index, sample in zip(mine, next(batches(run, cases, 0)), strict=True):
-        labels = torch.zeros_like(sample.labels)
+    labels = torch.zeros_like(drawn.labels)
+    for index, label in zip(mine, labels, strict=True):
         if index == 0:
-            labels[::2] = 3
-        row = torch.tensor(available[index], dtype=torch.bool)
-        samples.append(replace(sample, images=sample.images.to(dtype), labels=labels, available=row))
+            label[::2] = 3
+    rows = torch.tensor([available[index] for index in mine], dtype=torch.bool)
+    samples = replace(drawn, images=drawn.images.to(dtype), labels=labels, available=rows)
     run.model.train()
     terms = accumulate(run, samples, epoch)
     return terms, {name: parameter.grad for name, parameter in run.method.named_parameters()}

@@ -70,7 +70,7 @@ def test_a_step_that_does_not_fit_is_refused(run_of_32, monkeypatch):
     accumulate = preflight.accumulate
 
     def watch(run, samples, *args, **options):
-        tried.append(samples[0].labels.numel())
+        tried.append(samples.labels[0].numel())
         return accumulate(run, samples, *args, **options)
 
     monkeypatch.setattr(preflight, "accumulate", watch)

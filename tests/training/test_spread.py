@@ -128,7 +128,10 @@ def test_fewer_workers_take_more_pieces(small):
         experiment = small({**changes, "scaling.accumulation": accumulation})
         shares = [share_of(batch_size, rank, world) for rank in range(world)]
         assert [sample for share in shares for sample in share] == list(range(batch_size))
-        return [[len(piece) for piece in pieces_of(experiment, len(share), world)] for share in shares]
+        return [
+            [piece.stop - piece.start for piece in pieces_of(experiment, len(share), world)]
+            for share in shares
+        ]
 
     assert sizes(4, 8, 4) == [[2]] * 4
     assert sizes(4, 8, 4, accumulation=2) == [[1, 1]] * 4

@@ -103,10 +103,10 @@ def _run(job: dict[str, Any], group: Any, heartbeat: Heartbeat, store: Store | N
 def _evaluate(
     job: dict[str, Any], experiment: Experiment, entries: list[Any], group: Any, heartbeat: Heartbeat
 ) -> None:
-    """Score the test cases with the final weights; per-case records and a few pictures stay in the folder."""
+    """Score the test cases with the final weights; records and slices of the worst cases stay."""
     import torch
 
-    from acdis.evaluation.examples import save_example
+    from acdis.evaluation.examples import Worst
     from acdis.evaluation.records import write_parquet
     from acdis.training import checkpoint, loop, precision
 
@@ -118,9 +118,13 @@ def _evaluate(
     method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     method.load_inference_state(checkpoint.load(heartbeat.cell.weights, group.device))
     dtype = precision.autocast_dtype(experiment.training.precision)
-    records, _ = loop.score_share(method, entries, experiment, experiment.evaluation, group, dtype, heartbeat)
+    worst = Worst()
+    records = loop.score_share(
+        method, entries, experiment, experiment.evaluation, group, dtype, heartbeat, worst.add
+    )
+    everyone = Worst(group.gather(worst.examples))
     if group.leads:
-        save_example(folder / "example.npz", method, entries[0], experiment.evaluation, group.device, dtype)
+        everyone.save(folder / "examples")
         write_parquet(folder / "records.parquet", records)
     group.wait()
 

@@ -7,20 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from acdis.ablation.cells import Cell
 from acdis.config import flatten, read_yaml
-from acdis.dashboard.files import Files
 from acdis.dashboard.site import NotThereError
 from acdis.errors import UserError
 
 #: Files that are listed at most, folders that are looked into, and bytes of a picture or a configuration.
 MOST, DEPTH, LARGEST, LONGEST = 300, 4, 32 * 2**20, 2**20
 PNG = b"\x89PNG\r\n\x1a\n"
-#: In a cell's folder: pictures that `report figures` draws, and scores with a picture of one test case.
-FIGURES, EVALUATIONS = "figures", "evaluations"
-QUALITATIVE, EXAMPLE = "qualitative.png", "example.npz"
+#: In a cell's folder: what `report figures` draws; in an evaluation's: pictures of its worst cases.
+FIGURES, FIGURE5, QUALITATIVE = "figures", "figure5-", "qualitative"
 
 
 @dataclass(frozen=True)
@@ -87,32 +83,20 @@ def picture(cell: Cell, path: str) -> bytes:
     raise NotThereError("There is no such picture in the folder of this cell.")
 
 
-def pictures_of(cell: Cell, evaluation: str, files: Files) -> dict[str, str]:
+def pictures_of(cell: Cell, evaluation: str) -> dict[str, str]:
     """By case: the picture of its segmentations, relative to the cell's folder.
 
-    Figure 5 of `report figures` where it was drawn for the case, else what the evaluation left behind.
+    Figure 5 of `report figures` where it was drawn for the case, else the evaluation's own.
     """
-    found = {}
-    folder = cell.evaluations / evaluation
-    case = files.read(folder / EXAMPLE, _case, "")
-    if case and (folder / QUALITATIVE).is_file():
-        found[case] = f"{EVALUATIONS}/{evaluation}/{QUALITATIVE}"
-    for file in _walk(cell.folder / FIGURES, f"{FIGURES}/", 0):
-        name = file.path.rpartition("/")[2]
-        if name.startswith("figure5-") and file.is_picture:
-            found[name.removeprefix("figure5-").removesuffix(".png")] = file.path
-    return found
+    folder = f"{cell.evaluations.name}/{evaluation}/{QUALITATIVE}"
+    found = {name: f"{folder}/{name}.png" for name in _pictures(cell, folder)}
+    drawn = [name for name in _pictures(cell, FIGURES) if name.startswith(FIGURE5)]
+    return found | {name.removeprefix(FIGURE5): f"{FIGURES}/{name}.png" for name in drawn}
 
 
-def _case(example: Path) -> str:
-    """Of which case an example is."""
-    import zipfile
-
-    try:
-        with np.load(example, allow_pickle=False) as content:
-            return str(content["case"])
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise ValueError(str(error)) from None
+def _pictures(cell: Cell, folder: str) -> list[str]:
+    """Names of a folder's PNG files, without `.png`."""
+    return [file.path.removesuffix(".png") for file in _walk(cell.folder / folder, "", 0) if file.is_picture]
 
 
 def settings(file: Path) -> dict[str, str]:

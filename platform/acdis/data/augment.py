@@ -113,8 +113,8 @@ def change_intensity(images: Array, scale: Array, shift: Array) -> Array:
 
 
 def flip(array: Array, axes: Sequence[int]) -> Array:
-    """Mirror [C, D, H, W] along the spatial `axes` (0, 1, 2)."""
-    return np.ascontiguousarray(np.flip(array, axis=tuple(axis + 1 for axis in axes)))
+    """Mirror [C, D, H, W] along the spatial `axes` (0, 1, 2); a view."""
+    return np.flip(array, axis=tuple(axis + 1 for axis in axes))
 
 
 def augment(
@@ -127,7 +127,7 @@ def augment(
         labels: uint8 [D, H, W]; takes part in rotation (nearest voxel, 0 comes in) and flips.
 
     Returns:
-        images and labels of the same shapes and dtypes, contiguous; the arguments are not changed.
+        images and labels of the same shapes and dtypes, perhaps views; the arguments are not changed.
     """
     labels = labels[None]
     if options.rotation:

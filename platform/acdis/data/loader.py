@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from acdis import config
 from acdis.data.augment import Start, augment, random_crop_start
 from acdis.data.entry import check_values
 from acdis.errors import UserError
+from acdis.vocabulary import MODALITIES
 
 #: Draws which modalities the next n samples have: bool [n, 4].
 SubsetSampler = Callable[[torch.Generator, int], Tensor]
@@ -48,44 +49,38 @@ class Volumes(Protocol):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One crop as a method is trained on it."""
+class Samples:
+    """Crops as a method is trained on them; a slice of them is a view.
 
-    images: Tensor  # float32 [4, D, H, W], all four modalities: the method hides what is not available
-    labels: Tensor  # uint8 [D, H, W], 0..3
-    name: str  # of the case
-    origin: Start  # the crop's first voxel in the cached volume, before augmentation
-    available: Tensor  # bool [4], in the order of MODALITIES
-
-
-class Collated(TypedDict):
-    """A batch of samples, stacked."""
-
-    images: Tensor  # float32 [B, 4, D, H, W]
-    labels: Tensor  # int64 [B, D, H, W]
-    available: Tensor  # bool [B, 4]
-    origin: Tensor  # int64 [B, 3], voxels
-    names: list[str]
-
-
-@dataclass(frozen=True)
-class _Crop:
-    """A sample before its modalities are drawn."""
+    Attributes:
+        images: float32 [n, 4, D, H, W], all four modalities: the method hides what is not available.
+        labels: uint8 [n, D, H, W], 0..3.
+        available: bool [n, 4], in the order of MODALITIES.
+        origin: int64 [n, 3], each crop's first voxel in the cached volume, before augmentation.
+        names: of the cases.
+    """
 
     images: Tensor
     labels: Tensor
-    origin: Start
+    available: Tensor
+    origin: Tensor
+    names: tuple[str, ...]
 
+    def __len__(self) -> int:
+        return len(self.names)
 
-def collate(samples: Sequence[Sample]) -> Collated:
-    """Stack samples into a batch."""
-    return Collated(
-        images=torch.stack([sample.images for sample in samples]),
-        labels=torch.stack([sample.labels for sample in samples]).long(),
-        available=torch.stack([sample.available for sample in samples]),
-        origin=torch.tensor([sample.origin for sample in samples], dtype=torch.int64),
-        names=[sample.name for sample in samples],
-    )
+    def __iter__(self) -> Iterator[Samples]:
+        """One at a time."""
+        return (self[at : at + 1] for at in range(len(self)))
+
+    def __getitem__(self, part: slice) -> Samples:
+        return Samples(
+            self.images[part],
+            self.labels[part],
+            self.available[part],
+            self.origin[part],
+            self.names[part],
+        )
 
 
 def iterations_per_epoch(n_cases: int, batch_size: int, iterations: int | None = None) -> int:
@@ -108,8 +103,8 @@ def epoch_batches(
     rank: int = 0,
     world: int = 1,
     threads: int = 1,
-) -> Iterator[list[Sample]]:
-    """This rank's share of every batch of an epoch, in order; `collate` stacks a share (or a piece of one).
+) -> Iterator[Samples]:
+    """This rank's share of every batch of an epoch, in order.
 
     The batches run through seeded permutations of the cases, one after the other: every case once before any
     comes again. Which samples of a global batch are this rank's, `share_of` says. At most `LOOK_AHEAD`
@@ -134,7 +129,8 @@ def epoch_batches(
     order = epoch_order(list(cases), seed, epoch, steps * batch_size)
     mine = [item for i, item in enumerate(order) if i % batch_size in share]
     requests = [_Request(cases[name], data, seed, epoch, occurrence) for name, occurrence in mine]
-    return _prepared_ahead(requests, len(share), threads, sample_subsets)
+    shares = [requests[at : at + len(share)] for at in range(0, len(requests), len(share))]
+    return _prepared_ahead(shares, threads, sample_subsets)
 
 
 def share_of(batch_size: int, rank: int, world: int) -> range:
@@ -200,46 +196,63 @@ class _Request:
     def key(self, purpose: str) -> int:
         return _key(purpose, self.seed, self.epoch, self.entry.name, self.occurrence)
 
-    def crop(self) -> _Crop:
-        """Cut and augment; runs in a thread of the pool."""
+    def fill(self, images: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> Start:
+        """Cut and augment into the place in the batch; returns the origin. Runs in a thread of the pool."""
         generator = np.random.default_rng(self.key("crop"))
         try:
-            images, labels, origin = cut(self.entry, self.data, generator)
-            images, labels = augment(images, labels, self.data.augmentation, generator)
+            crop, classes, origin = cut(self.entry, self.data, generator)
+            images[:], labels[:] = augment(crop, classes, self.data.augmentation, generator)
         except UserError as error:
             said = str(error).removeprefix(f"{self.entry.name}: ")
             raise UserError(f"{self.entry.name}: {said}") from error
         except Exception as error:
             raise RuntimeError(f"{self.entry.name}: no crop could be made: {error}") from error
-        return _Crop(torch.from_numpy(images), torch.from_numpy(labels), origin)
+        return origin
 
-    def sample(self, crop: _Crop, sample_subsets: SubsetSampler) -> Sample:
-        """Add the modalities that this sample has; the training calls this in its own thread."""
+    def available(self, sample_subsets: SubsetSampler) -> Tensor:
+        """The modalities that this sample has; the training calls this in its own thread."""
         generator = torch.Generator().manual_seed(self.key("subset") % 2**63)
-        available = sample_subsets(generator, 1)[0]
-        return Sample(crop.images, crop.labels, self.entry.name, crop.origin, available)
+        return sample_subsets(generator, 1)[0]
+
+
+class _Share:
+    """A rank's part of a batch that threads are filling in: its crops are never stacked, nor copied again."""
+
+    def __init__(self, requests: Sequence[_Request], pool: ThreadPoolExecutor) -> None:
+        self.requests = requests
+        size = (len(requests), *requests[0].data.crop)
+        self.images = np.empty((size[0], len(MODALITIES), *size[1:]), dtype=np.float32)
+        self.labels = np.empty(size, dtype=np.uint8)
+        self.origins = [
+            pool.submit(request.fill, images, labels)
+            for request, images, labels in zip(requests, self.images, self.labels, strict=True)
+        ]
+
+    def samples(self, sample_subsets: SubsetSampler) -> Samples:
+        """When all are there."""
+        origins = [origin.result() for origin in self.origins]
+        return Samples(
+            torch.from_numpy(self.images),
+            torch.from_numpy(self.labels),
+            torch.stack([request.available(sample_subsets) for request in self.requests]),
+            torch.tensor(origins, dtype=torch.int64),
+            tuple(request.entry.name for request in self.requests),
+        )
 
 
 def _prepared_ahead(
-    requests: Sequence[_Request], share: int, threads: int, sample_subsets: SubsetSampler
-) -> Iterator[list[Sample]]:
-    """Lists of `share` samples, in order; closing the iterator ends the threads."""
-    waiting: deque[tuple[_Request, Future[_Crop]]] = deque()
-    todo = iter(requests)
+    shares: Sequence[Sequence[_Request]], threads: int, sample_subsets: SubsetSampler
+) -> Iterator[Samples]:
+    """Each share when it is ready, in order; closing the iterator ends the threads."""
+    waiting: deque[_Share] = deque()
+    todo = iter(shares)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="crops")
-
-    def top_up(batches: int) -> None:
-        for request in islice(todo, batches * share - len(waiting)):
-            waiting.append((request, pool.submit(request.crop)))
-
     try:
-        top_up(LOOK_AHEAD)
+        waiting.extend(_Share(requests, pool) for requests in islice(todo, LOOK_AHEAD))
         while waiting:
-            ready = [(request, future.result()) for request, future in islice(waiting, share)]
-            for _ in ready:
-                waiting.popleft()
-            top_up(LOOK_AHEAD)
-            yield [request.sample(crop, sample_subsets) for request, crop in ready]
+            samples = waiting.popleft().samples(sample_subsets)
+            waiting.extend(_Share(requests, pool) for requests in islice(todo, 1))
+            yield samples
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch
 from acdis.config import Evaluation
 from acdis.data.entry import Entry
 from acdis.data.preprocess import labels_to_native
+from acdis.evaluation.examples import Example, Slices
 from acdis.evaluation.metrics import score_case
 from acdis.evaluation.records import Record
 from acdis.evaluation.sliding import predict
@@ -24,24 +25,31 @@ def score(
     device: torch.device,
     dtype: torch.dtype | None,
     on_case: Callable[[int], None] = lambda done: None,
+    keep: Callable[[Example], None] | None = None,
 ) -> list[Record]:
     """Score cases on all 15 subsets × 3 regions, at the case's own spacing.
 
     Args:
         dtype: of autocast; none for fp32.
         on_case: called with the number of cases that are done.
+        keep: called with each case's slice for a picture.
     """
     records: list[Record] = []
     for done, entry in enumerate(entries, 1):
-        records += score_case(
-            entry.name,
-            label_maps(method, entry, evaluation, device, dtype),
-            entry.native_labels(),
-            entry.meta.native_spacing,
-            evaluation,
-        )
+        maps = label_maps(method, entry, evaluation, device, dtype)
+        if keep:
+            slices = Slices(entry)
+            found = _score(entry, slices.watch(maps), evaluation)
+            keep(slices.example(found))
+        else:
+            found = _score(entry, maps, evaluation)
+        records += found
         on_case(done)
     return records
+
+
+def _score(entry: Entry, maps: Iterable[np.ndarray], evaluation: Evaluation) -> list[Record]:
+    return score_case(entry.name, maps, entry.native_labels(), entry.meta.native_spacing, evaluation)
 
 
 def label_maps(

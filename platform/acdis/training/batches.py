@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from acdis.data.entry import Entry
-from acdis.data.loader import Sample, collate, epoch_batches, iterations_per_epoch
+from acdis.data.loader import Samples, epoch_batches, iterations_per_epoch
 from acdis.methods.base import Batch
 from acdis.training.run import Run
 
@@ -21,7 +21,7 @@ class Cases:
     validation: Sequence[Entry] = ()
 
 
-def batches(run: Run, cases: Cases, epoch: int) -> Generator[list[Sample], None, None]:
+def batches(run: Run, cases: Cases, epoch: int) -> Generator[Samples, None, None]:
     """This process's share of each batch of an epoch, counted from 0; closing it ends its threads."""
     experiment = run.experiment
     yield from epoch_batches(
@@ -44,13 +44,11 @@ def steps_per_epoch(run: Run, cases: Cases) -> int:
     return iterations_per_epoch(len(cases.train), settings.batch_size, settings.iterations)
 
 
-def as_batch(samples: Sequence[Sample], device: torch.device) -> Batch:
-    """Stack samples on the device: images [B, 4, D, H, W], labels [B, D, H, W], available [B, 4], origin
-    [B, 3]."""
-    stacked = collate(samples)
+def as_batch(samples: Samples, device: torch.device) -> Batch:
+    """The samples on the device, as the methods want them."""
     return Batch(
-        images=stacked["images"].to(device, memory_format=torch.channels_last_3d),
-        labels=stacked["labels"].to(device),
-        available=stacked["available"].to(device),
-        origin=stacked["origin"].to(device),
+        images=samples.images.to(device, memory_format=torch.channels_last_3d),
+        labels=samples.labels.to(device).long(),  # an eighth of the bytes goes to the device
+        available=samples.available.to(device),
+        origin=samples.origin.to(device),
     )

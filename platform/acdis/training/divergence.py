@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import torch
 
-from acdis.data.loader import Sample
+from acdis.data.loader import Samples
 from acdis.training.batches import as_batch
 from acdis.training.run import Run
 from acdis.training.spread import autocast
@@ -27,7 +27,7 @@ class _Finding(TypedDict):
     alone: dict[str, dict[str, float]]
 
 
-def stop_if_diverged(run: Run, samples: Sequence[Sample], values: Values, epoch: int) -> None:
+def stop_if_diverged(run: Run, samples: Samples, values: Values, epoch: int) -> None:
     """Raise on all processes if the loss of one is not finite.
 
     They decide together: one that waited for another's gradients would wait for ever. Dice sums are shared,
@@ -44,9 +44,9 @@ def stop_if_diverged(run: Run, samples: Sequence[Sample], values: Values, epoch:
     here = not math.isfinite(values["loss"])
     if not run.group.add(torch.tensor(float(here))).item():
         return
-    alone: dict[str, dict[str, float]] = {sample.name: {} for sample in samples}
+    alone: dict[str, dict[str, float]] = {name: {} for name in samples.names}
     for sample in samples:  # a case may be in a batch twice
-        alone[sample.name] |= _terms_alone(run, sample, epoch)
+        alone[sample.names[0]] |= _terms_alone(run, sample, epoch)
     finding = _Finding(batch=_not_finite(values), alone=alone)
     raise Diverged(_sentence(run.group.gather([finding]), epoch))
 
@@ -61,10 +61,10 @@ def _sentence(findings: Sequence[_Finding], epoch: int) -> str:
     return f"the loss became {value} in term {', '.join(terms)}, case {named}, epoch {epoch + 1}"
 
 
-def _terms_alone(run: Run, sample: Sample, epoch: int) -> dict[str, float]:
+def _terms_alone(run: Run, sample: Samples, epoch: int) -> dict[str, float]:
     """Terms that are not finite when this process computes one sample without the others."""
     with torch.no_grad(), autocast(run.group.device, run.dtype):
-        losses = run.method(as_batch([sample], run.group.device), epoch)
+        losses = run.method(as_batch(sample, run.group.device), epoch)
     return _not_finite({name: term.item() for terms in losses.values() for name, term in terms.items()})
 
 

@@ -13,7 +13,7 @@ import torch
 
 from acdis import memory
 from acdis.config import Experiment
-from acdis.data.loader import Sample
+from acdis.data.loader import Samples
 from acdis.errors import UserError
 from acdis.methods.base import Method
 from acdis.training.batches import Cases, batches, steps_per_epoch
@@ -46,7 +46,7 @@ def project(run: Run, cases: Cases) -> Projection:
     return Projection(run.epoch, settings.epochs, seconds, remaining, peak)
 
 
-def check_memory(run: Run, samples: Sequence[Sample]) -> None:
+def check_memory(run: Run, samples: Samples) -> None:
     """Refuse a step that cannot fit, without running it: on a CPU the kernel kills the process that tries.
 
     On a GPU the full step itself is the check. All processes of the group are refused together.
@@ -66,13 +66,13 @@ def check_memory(run: Run, samples: Sequence[Sample]) -> None:
         raise out_of_memory(run.experiment, refusals[0])
 
 
-def predicted_peak(run: Run, samples: Sequence[Sample]) -> int:
+def predicted_peak(run: Run, samples: Samples) -> int:
     """Resident memory at the peak of a step, bytes, from steps on two smaller crops.
 
     What a step holds beside weights, gradients and libraries is activations, which are linear in voxels: the
     line through two sizes goes on to the crop's. A crop too small to be cut is no danger: what is held now.
     """
-    crop = samples[0].labels.shape
+    crop = samples.labels.shape[1:]
     small, larger = pieces_of(crop)
     if small == larger:
         return memory.resident()
@@ -92,7 +92,7 @@ def pieces_of(crop: Sequence[int]) -> tuple[Sides, Sides]:
     return small, small
 
 
-def measure(run: Run, samples: Sequence[Sample]) -> tuple[float, int]:
+def measure(run: Run, samples: Samples) -> tuple[float, int]:
     """Seconds and peak bytes of a full step, the second of two: the first one warms up.
 
     Raises:
@@ -139,19 +139,16 @@ def _untouched(run: Run) -> Iterator[None]:
                 buffer.copy_(before[name])
 
 
-def _peak_of(run: Run, samples: Sequence[Sample], sides: Sides) -> int:
+def _peak_of(run: Run, samples: Samples, sides: Sides) -> int:
     """Peak bytes of resident memory in a step on a corner of the crops."""
     d, h, w = sides
-    cut = [
-        replace(sample, images=sample.images[:, :d, :h, :w], labels=sample.labels[:d, :h, :w])
-        for sample in samples
-    ]
+    cut = replace(samples, images=samples.images[..., :d, :h, :w], labels=samples.labels[:, :d, :h, :w])
     memory.reset_peak()
     _step(run, cut)
     return memory.peak()
 
 
-def _step(run: Run, samples: Sequence[Sample]) -> None:
+def _step(run: Run, samples: Samples) -> None:
     """A step of the last epoch, when every block is active, without its consequences. NaN is no concern here:
     the epoch that meets it says so."""
     accumulate(run, samples, run.experiment.training.epochs - 1, watched=False)
@@ -160,11 +157,11 @@ def _step(run: Run, samples: Sequence[Sample]) -> None:
         torch.cuda.synchronize(run.group.device)
 
 
-def _costliest(method: Method, samples: Sequence[Sample]) -> list[Sample]:
+def _costliest(method: Method, samples: Samples) -> Samples:
     """The samples with as few modalities as the method is trained with: most is synthesised then."""
     drawn = method.sample_subsets(torch.Generator().manual_seed(0), 64)
     fewest = drawn[drawn.sum(1).argmin()]
-    return [replace(sample, available=fewest) for sample in samples]
+    return replace(samples, available=fewest.expand(len(samples), -1))
 
 
 def _optimiser_bytes(run: Run) -> int:

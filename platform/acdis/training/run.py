@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,9 @@ def begin(experiment: Experiment, folder: Path, group: Group) -> Run:
     method = new_method(experiment).to(group.device)
     method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     set_checkpointing(method, experiment.scaling.activation_checkpointing)
+    # Kernels of one input channel or one voxel are the same in both orders of memory, so strides of weight
+    # and gradient differ now and then; DDP warns that it copies those few numbers.
+    warnings.filterwarnings("ignore", message="Grad strides do not match")
     # Blocks that are not active yet have no gradient, hence find_unused_parameters.
     model = DistributedDataParallel(method, find_unused_parameters=True) if group.world > 1 else method
     dtype = precision.autocast_dtype(settings.precision)

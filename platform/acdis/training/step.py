@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from acdis.config import Experiment
-from acdis.data.loader import Sample
+from acdis.data.loader import Samples
 from acdis.methods.base import Method, Terms
 from acdis.training.batches import as_batch
 from acdis.training.divergence import stop_if_diverged
@@ -16,7 +14,7 @@ from acdis.training.run import Run
 from acdis.training.spread import losses_of, total
 
 
-def optimiser_step(run: Run, samples: Sequence[Sample], epoch: int) -> dict[str, float]:
+def optimiser_step(run: Run, samples: Samples, epoch: int) -> dict[str, float]:
     """One step on this process's share of the global batch; returns the terms and their sum, `loss`.
 
     Args:
@@ -33,7 +31,7 @@ def optimiser_step(run: Run, samples: Sequence[Sample], epoch: int) -> dict[str,
     return values
 
 
-def accumulate(run: Run, samples: Sequence[Sample], epoch: int, watched: bool = True) -> dict[str, float]:
+def accumulate(run: Run, samples: Samples, epoch: int, watched: bool = True) -> dict[str, float]:
     """Forward and backward over the accumulation steps; gradients of the global batch's loss stay in `.grad`.
 
     Args:
@@ -49,12 +47,12 @@ def accumulate(run: Run, samples: Sequence[Sample], epoch: int, watched: bool = 
     """
     batch_size = run.experiment.training.batch_size
     cut = pieces_of(run.experiment, len(samples), run.group.world)
-    pieces = [as_batch([samples[index] for index in piece], run.group.device) for piece in cut]
+    pieces = [as_batch(samples[piece], run.group.device) for piece in cut]
     values: dict[str, float] = {}
     forward = losses_of(run.model, pieces, epoch, run.group, run.dtype, batch_size)
     for piece, losses in zip(cut, forward, strict=True):
         # The mean over the ranks of what is added up here weighs each sample the same, also in uneven shares.
-        weight = batch_size / (len(piece) * run.group.world)
+        weight = batch_size / ((piece.stop - piece.start) * run.group.world)
         loss = total(losses)
         terms = _as_floats(losses, loss, run.method)
         if watched:
@@ -65,7 +63,7 @@ def accumulate(run: Run, samples: Sequence[Sample], epoch: int, watched: bool = 
     return values
 
 
-def pieces_of(experiment: Experiment, share: int, world: int) -> list[range]:
+def pieces_of(experiment: Experiment, share: int, world: int) -> list[slice]:
     """Accumulation steps: a rank's samples, cut so that a piece is no larger than with all workers.
 
     Fewer workers have larger shares and cut them into more pieces, so the batch stays what it is. All ranks
@@ -79,7 +77,7 @@ def pieces_of(experiment: Experiment, share: int, world: int) -> list[range]:
     cut = []
     for number in range(count):
         size = share // count + (number < share % count)
-        cut.append(range(start, start + size))
+        cut.append(slice(start, start + size))
         start += size
     return cut
 

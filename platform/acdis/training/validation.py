@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from acdis.config import Evaluation, Experiment
 from acdis.data.entry import Entry
+from acdis.evaluation.examples import Example
 from acdis.evaluation.records import Record, summarise
 from acdis.evaluation.scoring import score
 from acdis.methods.base import Method
@@ -26,11 +27,11 @@ def validate(run: Run, entries: Sequence[Entry], epoch: int, tell: Emit) -> dict
     if not entries or ((epoch + 1) % settings.validate_every and epoch + 1 < settings.epochs):
         return {}
     without_distances = run.experiment.evaluation.model_copy(update={"hd95": False})
-    _, summary = score_share(
-        run.method, entries, run.experiment, without_distances, run.group, run.dtype, tell
-    )
+    records = score_share(run.method, entries, run.experiment, without_distances, run.group, run.dtype, tell)
     means = {
-        name: value for name, value in summary.items() if name.startswith("dice/") and name.endswith("/mean")
+        name: value
+        for name, value in summarise(records).items()
+        if name.startswith("dice/") and name.endswith("/mean")
     }
     return means | {"dice/mean": sum(means.values()) / len(means)}
 
@@ -43,13 +44,17 @@ def score_share(
     group: Group,
     dtype: torch.dtype | None,
     tell: Emit,
-) -> tuple[list[Record], dict[str, float]]:
-    """Every process scores its share of the cases; all get every record, by case, and the summary."""
+    keep: Callable[[Example], None] | None = None,
+) -> list[Record]:
+    """Every process scores its share of the cases; all get every record, by case.
+
+    Args:
+        keep: called with each case's slice for a picture, of this process' share.
+    """
 
     def on_case(done: int) -> None:
         tell(Scoring(min(done * group.world, len(entries)), len(entries)))
 
     mine = entries[group.rank :: group.world]
-    records = score(method, mine, evaluation, group.device, dtype, on_case)
-    everyone = sorted(group.gather(records), key=lambda record: record.case)
-    return everyone, summarise(everyone)
+    records = score(method, mine, evaluation, group.device, dtype, on_case, keep)
+    return sorted(group.gather(records), key=lambda record: record.case)

@@ -14,7 +14,7 @@ from acdis.report.collect import hours
 from acdis.tracking.epochs import epoch_values
 from acdis.tracking.runs import RunTracker
 
-TABLE = "subsets.md"
+TABLE, PICTURES = "subsets.md", "qualitative"
 
 
 def begin(tracker: RunTracker, cell: Cell, experiment: Experiment, tags: dict[str, str]) -> None:
@@ -29,17 +29,29 @@ def begin(tracker: RunTracker, cell: Cell, experiment: Experiment, tags: dict[st
 
 
 def scores(tracker: RunTracker, cell: Cell, evaluation: Path, settings: Evaluation, title: str) -> str:
-    """Summary metrics, per-case records, table and figure of one evaluation; returns the table."""
+    """Summary metrics, per-case records, table and pictures of one evaluation; returns the table."""
     records = read_parquet(evaluation / "records.parquet")
     summary = summarise(records)
     cases = len({record.case for record in records})
     text = tables.markdown(summary, title, tables.notes(cases, settings.et_minimum))
     write_text(evaluation / TABLE, text)
-    figures.qualitative(evaluation / "qualitative.png", evaluation / "example.npz")
     tracker.log_metrics(summary)
-    for name in ("records.parquet", TABLE, "qualitative.png"):
+    for name in ("records.parquet", TABLE):
         tracker.log_artifact(evaluation / name, "evaluation")
+    for picture in pictures(evaluation):
+        tracker.log_artifact(picture, f"evaluation/{PICTURES}")
     return text
+
+
+def pictures(evaluation: Path) -> list[Path]:
+    """Draw the slices that an evaluation left of its worst cases; one PNG for each, named after the case."""
+    drawn = []
+    for example in sorted((evaluation / "examples").glob("*.npz")):
+        drawn.append(evaluation / PICTURES / f"{example.stem}.png")
+        figures.qualitative(drawn[-1], example)
+    for old in set((evaluation / PICTURES).glob("*.png")) - set(drawn):
+        old.unlink()
+    return drawn
 
 
 def curves(tracker: RunTracker, cell: Cell) -> None:

@@ -148,7 +148,7 @@ def _pictures(site: Site, two: RowCases, seed: int) -> dict[str, str]:
         cell = site.folders.cell(two.looks[seed].cell.cell)
     except LookupError:
         return {}
-    return cellfiles.pictures_of(cell, two.evaluations[seed], site.files)
+    return cellfiles.pictures_of(cell, two.evaluations[seed])
 
 
 def _page(found: RowCases, seed: int) -> str:
