@@ -103,6 +103,9 @@ def _silence() -> Any:
         def log_result(self, *_: Any, **__: Any) -> None:
             """Says nothing."""
 
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            """Nor that a trial is over: `watch` does."""
+
     return Silence()
 
 

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from acdis.ablation.pace import clock, remaining, steps_done
 
-#: Seconds between lines in a log, and after which workers take unusually long to start.
-LOG_SECONDS, PATIENCE = 10.0, 60.0
+#: Seconds between lines in a log, until a line is said again, and after which workers take unusually long.
+LOG_SECONDS, SAME_SECONDS, PATIENCE = 10.0, 60.0, 60.0
 
 
 class Display:
@@ -77,9 +77,10 @@ class Display:
             self._log(line, urgent=False)
 
     def _log(self, line: str, urgent: bool) -> None:
-        """A line at once if it is urgent, else one every few seconds, also where nothing has changed."""
+        """A line at once if it is urgent, else one every few seconds; the same line once a minute."""
         now = time.monotonic()
-        if (urgent and line != self.said) or now - self.said_at >= LOG_SECONDS:
+        due = 0.0 if urgent else LOG_SECONDS
+        if now - self.said_at >= (SAME_SECONDS if line == self.said else due):
             self.said, self.said_at = line, now
             self.say(line)
 
