@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,32 @@ def test_what_is_done_is_not_done_again(undisturbed: Any) -> None:
     assert "0 to train" in again.stdout
     assert "Ray" not in again.stdout
     assert before == [path.stat().st_mtime_ns for path in weights]
+
+
+def test_cells_of_another_process_are_waited_for(
+    ray_head: dict[str, Any], places: Callable[..., Any]
+) -> None:
+    """One that ends without having trained: what it leaves behind is trained."""
+    place = _specs(places(ray_head))
+    words = ablation.words(place, "window", rows=ROWS[:1])
+    with place.start(*words) as first:
+        place.wait_for(lambda state: state.get("status") == "training")
+        (cell,) = ablation.cells(place)
+        assert cell.busy()
+        second = place.start(*words)
+        _said(place, "waiting for 1 cells that another process trains")
+        assert second.poll() is None
+        first.kill()
+    assert second.wait(timeout=300) == 0, (place.base / "log.txt").read_text()
+    assert cell.state()["status"] == "done"
+    assert [entry["epoch"] for entry in cell.history()] == [1, 2, 3, 4]
+
+
+def _said(place: Any, words: str) -> None:
+    deadline = time.monotonic() + 120
+    while words not in (place.base / "log.txt").read_text():
+        assert time.monotonic() < deadline, (place.base / "log.txt").read_text()
+        time.sleep(0.2)
 
 
 def test_no_two_rows_end_with_equal_weights(undisturbed: Any) -> None:

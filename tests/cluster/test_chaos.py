@@ -10,12 +10,14 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from storm import ablation
@@ -135,6 +137,27 @@ def test_a_training_goes_on_with_fewer_workers_and_grows_again(
     assert lineage["workers"].startswith("2 (epochs 1")
     ((_, run),) = ablation.runs(f"sqlite:///{place.base}/mlflow.db").items()
     assert run.data.tags["acdis.workers"] == lineage["workers"]
+
+
+@pytest.mark.chaos
+def test_a_training_waits_for_a_node_that_is_lost(world: World, places: Callable[..., Any]) -> None:
+    """Without `scaling.min_workers`: nothing is trained by fewer, and it goes on when the node is back."""
+    place, main = _training(world, places)
+    before = _inside(place, 1)
+    world.nodes["b"].signal(signal.SIGKILL)
+    assert place.cell().state()["done"] < EPOCHS
+    place.wait_for(lambda state: state["done"] == before["done"] and not _alive(state["pid"]))
+    time.sleep(20)  # as long as it may take to start workers anew
+    assert place.cell().state()["done"] == before["done"]
+    world.start_node("b")
+    _end(place, main)
+    history = place.cell().history()
+    assert [entry["epoch"] for entry in history] == list(range(1, EPOCHS + 1))
+    assert {entry["workers"] for entry in history} == {2}
+
+
+def _alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_five_faults_change_nothing(world: World, places: Callable[..., Any], undisturbed: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acdis import home
-from acdis.ablation.cells import write_text
+from acdis.ablation.cells import Cell, write_text
 from acdis.ablation.members import Member
 from acdis.ablation.pace import clock
 from acdis.ablation.survey import Standing, survey
@@ -25,6 +25,9 @@ from acdis.verbs.parents import parents
 from acdis.verbs.progress import Display
 from acdis.verbs.specs import open_specs
 from acdis.verbs.train import job_of, where_to_look
+
+#: How often cells are taken over that another process has left.
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def ablate(request: Request) -> None:
 
     Raises:
         UserError: a spec, an experiment or its data is wrong, or a cell can never be placed.
-        TrainingFailed: some cells failed; the others are done.
+        TrainingFailed: some cells failed, or have not come to an end; the others are done.
     """
     base = home.home()
     with Display() as display:
@@ -73,32 +76,59 @@ def ablate(request: Request) -> None:
             base,
             display,
         )
-        standings = survey(members, base)
-        jobs = _jobs(standings, request.failed, base, display)
-        with parents(members, base):
-            if jobs:
-                _run(jobs, members, request.at_once, base, display)
-        _conclude(survey(members, base), display)
+        _all(members, request, base, display)
+        _conclude(survey(members, base), request.failed, display)
         display.say(where_to_look(members[0].experiment, base))
 
 
-def _jobs(standings: Sequence[Standing], failed: bool, base: Path, display: Display) -> list[Job]:
-    """One job per cell that is to be trained; every role of a cell is noted in its folder."""
+def _all(members: Sequence[Member], request: Request, base: Path, display: Display) -> None:
+    """Train what is due; wait for what other processes train, and train what one leaves behind that dies."""
+    standings = survey(members, base)
+    jobs = _jobs(standings, base)
+    due = _with(standings, *(("failed",) if request.failed else ("missing", "failed")))
+    running = _with(standings, "running")
+    display.say(
+        f"cells: {len(jobs)}, of which {len(_with(standings, 'done'))} are done; {len(due)} to train"
+        + (f"; {len(running)} are being trained by another process" if running else "")
+    )
+    with parents(members, base):
+        for _ in range(ROUNDS):
+            if due:
+                _run([jobs[name] for name in due], members, request.at_once, base, display)
+            due = [] if request.failed else _left_behind(members, base, display)
+            if not due:
+                return
+
+
+def _jobs(standings: Sequence[Standing], base: Path) -> dict[str, Job]:
+    """How each cell is trained, by its name; every role of a cell is noted in its folder."""
     tags = lineage()
     jobs: dict[str, Job] = {}
-    for standing in standings:
-        member = standing.member
+    for member in (standing.member for standing in standings):
         job = job_of(member.experiment, member.inputs, base, tags)
         job.cell.add_role(spec=member.spec.name, table=member.spec.table, row=member.row.id, seed=member.seed)
-        if standing.status in (("failed",) if failed else ("missing", "failed")):
-            jobs[member.cell] = job
-    every = {standing.member.cell: standing.status for standing in standings}
-    running = list(every.values()).count("running")
-    display.say(
-        f"cells: {len(every)}, of which {list(every.values()).count('done')} are done; {len(jobs)} to train"
-        + (f"; {running} are being trained by another process and left to it" if running else "")
-    )
-    return list(jobs.values())
+        jobs[member.cell] = job
+    return jobs
+
+
+def _with(standings: Sequence[Standing], *statuses: str) -> list[str]:
+    """Cells that stand so; a cell that serves two rows once."""
+    return list(dict.fromkeys(each.member.cell for each in standings if each.status in statuses))
+
+
+def _left_behind(members: Sequence[Member], base: Path, display: Display) -> list[str]:
+    """Wait for cells that other processes train; those that one has not ended, because it was killed or
+    stopped. After `kill -9` Ray takes a few seconds to end what the killed command has started."""
+    held = _with(survey(members, base), "running")
+    if not held:
+        return []
+    display.say(f"waiting for {len(held)} cells that another process trains")
+    cells = [Cell(home.cells(base) / name) for name in held]
+    crowd = Crowd(cells, len(cells), display)
+    while any(cell.busy() for cell in cells):
+        crowd.look()
+        time.sleep(1)
+    return [name for name in _with(survey(members, base), "missing") if name in held]
 
 
 def _run(jobs: list[Job], members: Sequence[Member], most: int | None, base: Path, display: Display) -> None:
@@ -169,14 +199,19 @@ def _quiet(_: object) -> None:
     """A trial has nobody to tell."""
 
 
-def _conclude(standings: Sequence[Standing], display: Display) -> None:
+def _conclude(standings: Sequence[Standing], partly: bool, display: Display) -> None:
+    """Say how it ended; `partly`: cells that are missing were not asked for."""
+    display.say(f"{len(_with(standings, 'done'))} cells are done")
     failed = {standing.member.cell: standing for standing in standings if standing.status == "failed"}
-    done = {standing.member.cell for standing in standings if standing.status == "done"}
-    display.say(f"{len(done)} cells are done")
     if failed:
         lines = [f"{_role(each)} ({name}): {each.state.get('reason')}" for name, each in failed.items()]
         raise TrainingFailed(
             f"{len(failed)} cells (`ablate --failed …` trains only these again):\n  " + "\n  ".join(lines)
+        )
+    missing = _with(standings, "missing", "running")
+    if missing and not partly:
+        raise TrainingFailed(
+            f"{len(missing)} cells have not come to an end; the same command goes on with them"
         )
 
 
