@@ -83,10 +83,11 @@ def undisturbed(world: World, places: Callable[..., Any]) -> Any:
     return scene.place
 
 
-def _survive(scene: Scene, undisturbed: Any, faults: list[Fault]) -> list[Hit]:
+def _survive(scene: Scene, undisturbed: Any, faults: list[Fault], store: str) -> list[Hit]:
+    """`store`: where MLflow's runs are read."""
     hits = weather(scene, faults)
     try:
-        ablation.assert_intact(scene.place, undisturbed, scene.world.proxy.uri, f"storm-{scene.seed}", EPOCHS)
+        ablation.assert_intact(scene.place, undisturbed, store, f"storm-{scene.seed}", EPOCHS)
         hits = [replace(hit, equal=True) for hit in hits]
     finally:
         if "ACDIS_CHAOS_RESULTS" in os.environ:
@@ -161,7 +162,8 @@ def _alive(pid: int) -> bool:
 
 
 def test_five_faults_change_nothing(world: World, places: Callable[..., Any], undisturbed: Any) -> None:
-    hits = _survive(_scene(world, places, SEED), undisturbed, [BY_NAME[name] for name in FIVE])
+    faults = [BY_NAME[name] for name in FIVE]
+    hits = _survive(_scene(world, places, SEED), undisturbed, faults, world.proxy.uri)
     assert [hit.fault for hit in hits] == list(FIVE)
 
 
@@ -190,7 +192,7 @@ def test_storms_change_nothing(
         scene = _scene(world, places, 10_000 * SEED + 100 * number + part)
         left[0].prepare(scene)
         try:
-            hits = _survive(scene, undisturbed, left)
+            hits = _survive(scene, undisturbed, left, world.proxy.uri)
         finally:
             scene.abandon()
             left[0].tidy(scene)
