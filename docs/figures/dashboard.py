@@ -25,7 +25,7 @@ def main(address: str, spec: str, row: str, against: str) -> None:
         ("table", table, 1280, 800, "light"),
         ("subsets", subsets, 1280, 900, "light"),
         ("difference", f"{subsets}&against={against}", 1280, 900, "dark"),
-        ("cases", f"cases?spec={spec}", 1280, 2100, "light"),
+        ("cases", f"cases?spec={spec}", 1280, 2300, "light"),
         ("curves", f"curves?spec={spec}&row={row}&row={against}", 1280, 1000, "light"),
         ("run", f"run?spec={spec}", 1280, 1000, "light"),
     )
