@@ -25,6 +25,8 @@ class Oracle(Method):
     It also checks how it is called: in evaluation mode, without gradients.
     """
 
+    forward = None  # it is never trained
+
     def encode(self, images, origin=None):
         assert not self.training
         assert not torch.is_grad_enabled()

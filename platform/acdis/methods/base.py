@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -45,7 +46,7 @@ class Batch:
     pool: Callable[[Tensor], Tensor] = identity
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A method of Table 1: what is encoded once per window, what is decoded per subset, and how it learns.
 
     Attributes:
@@ -63,13 +64,13 @@ class Method(nn.Module):
         super().__init__()
         self.diagnostics: dict[str, Tensor] = {}
 
+    @abstractmethod
     def encode(self, images: Tensor, origin: Tensor | None = None) -> Any:
         """`[B, 4, D, H, W]` to anything that does not depend on the subset."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, features: Any, available: Tensor) -> Tensor:
         """Logits `[B, 4 classes, D, H, W]` from what `encode` gave and `available`, bool `[B, 4]`."""
-        raise NotImplementedError
 
     def decode_subsets(self, features: Any, subsets: Tensor) -> Tensor:
         """Logits `[S, B, 4 classes, D, H, W]` for subsets, bool `[S, 4]`, each given to the whole batch."""
@@ -95,13 +96,13 @@ class Method(nn.Module):
             features = features[0]
         return len(features)
 
+    @abstractmethod
     def forward(self, batch: Batch, epoch: int) -> Terms:
         """The loss, term by term and optimiser by optimiser; `epoch` counts from 0.
 
         The caller sums all terms of all optimisers and goes backward once. Every term is a mean
         over the batch of a number per sample, Dice excepted (see `Batch.pool`): shares average to the whole.
         """
-        raise NotImplementedError
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """{optimiser: parameters}; each parameter in one of them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
@@ -24,7 +25,7 @@ SLOPE = 0.2  # of LeakyReLU below zero, everywhere in RFNet
 LAST = torch.channels_last_3d
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """A piece of network that can recompute its activations backward; subclasses write `compute`."""
 
     checkpointing = False
@@ -40,8 +41,9 @@ class Block(nn.Module):
             return result
         return part(*inputs)
 
+    @abstractmethod
     def compute(self, *inputs: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The block's work."""
 
 
 def set_checkpointing(module: nn.Module, on: bool) -> None:

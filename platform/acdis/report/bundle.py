@@ -38,8 +38,7 @@ _DAMAGED = (
     zlib.error,
     OSError,
     ValueError,
-    NotImplementedError,
-    RuntimeError,
+    RuntimeError,  # a compression or encryption that Python does not know, too
     EOFError,
     LookupError,
     OverflowError,
