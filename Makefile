@@ -23,7 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install  ## train the rows of Tables 2 and 3 on phantoms through a Ray job, in about ten minutes
-	@$(BIN)/python -m acdis.cluster.head submit python experiments/main.py
+	@$(BIN)/python -m acdis.cluster.head submit python experiments/main.py; code=$$?; \
+	echo "Ray goes on in the background; make stop ends it"; exit $$code
 
 stop: install  ## end exactly what `make demo` started
 	@$(BIN)/python -m acdis.cluster.head stop

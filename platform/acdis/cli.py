@@ -264,7 +264,7 @@ def data_phantom(
     _run(draw, out, cases, seed, shape, spacing)
 
 
-def _run(verb: Callable[..., None], *arguments: Any) -> None:
+def _run(verb: Callable[..., object], *arguments: Any) -> None:
     """Ctrl-C ends here: typer would say no more than "Aborted"."""
     try:
         verb(*arguments)

@@ -58,8 +58,8 @@ class Order:
     room: Room
 
 
-def ablate(request: Request) -> None:
-    """Train, score and publish what is missing of the specs' cells.
+def ablate(request: Request) -> str:
+    """Train, score and publish what is missing of the specs' cells; returns how the dashboard is opened.
 
     Raises:
         UserError: a spec, an experiment or its data is wrong, or a cell can never be placed.
@@ -78,7 +78,9 @@ def ablate(request: Request) -> None:
         )
         _all(members, request, base, display)
         _conclude(survey(members, base), request.failed, display)
-        display.say(where_to_look(members[0].experiment, base))
+        look = where_to_look(members[0].experiment, base)
+        display.say(look)
+    return look
 
 
 def _all(members: Sequence[Member], request: Request, base: Path, display: Display) -> None:

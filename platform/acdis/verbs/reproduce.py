@@ -38,14 +38,15 @@ def reproduce(
     request = Request(
         [root / "ablations" / name for name in TABLES], experiment, overrides, seeds=seeds, at_once=at_once
     )
-    failure = None
+    look, failure = "", None
     try:
-        ablate(request)
+        look = ablate(request)
     except TrainingFailed as error:
         failure = error
     _report(request, home.home())
     if failure is not None:
         raise failure
+    print(look)  # what to do next stands at the end, below the report
 
 
 def _report(request: Request, base: Path) -> None:

@@ -58,7 +58,7 @@ def worker(scene: Scene) -> Felt:
 
 def trial(scene: Scene) -> Felt:
     psutil.Process(scene.state["driver"]).kill()
-    _gone(scene.state["pid"])
+    gone(scene.state["pid"])
     return _restarted(scene)
 
 
@@ -66,7 +66,7 @@ def raylet(scene: Scene) -> Felt:
     node = scene.node()
     (found,) = (each for each in node.processes() if each.name() == "raylet")
     found.kill()
-    _gone(scene.state["pid"])
+    gone(scene.state["pid"])
     _again(scene, node)
     return _restarted(scene)
 
@@ -74,7 +74,7 @@ def raylet(scene: Scene) -> Felt:
 def node(scene: Scene) -> Felt:
     lost = scene.node()
     lost.signal(signal.SIGKILL)
-    _gone(scene.state["pid"])
+    gone(scene.state["pid"])
     _again(scene, lost)
     return _restarted(scene)
 
@@ -83,28 +83,28 @@ def preempted(scene: Scene) -> Felt:
     """What a spot machine's end looks like: SIGTERM to `ray start`, which drains and stops its node."""
     lost = scene.node()
     lost.process.terminate()
-    _gone(scene.state["pid"], 60)
+    gone(scene.state["pid"], 60)
     _again(scene, lost)
     return _restarted(scene)
 
 
 def job(scene: Scene) -> Felt:
     assert scene.end_main() == -signal.SIGKILL
-    _gone(scene.state["pid"], 60)
+    gone(scene.state["pid"], 60)
     scene.start()
     return _restarted(scene)
 
 
 def sigterm(scene: Scene) -> Felt:
     assert scene.end_main(signal.SIGTERM) == 1
-    _gone(scene.state["pid"], 60)
+    gone(scene.state["pid"], 60)
     scene.start()
     return _restarted(scene)
 
 
 def ctrl_c(scene: Scene) -> Felt:
     assert scene.end_main(signal.SIGINT) == 1
-    _gone(scene.state["pid"], 60)
+    gone(scene.state["pid"], 60)
     scene.start()
     return _restarted(scene)
 
@@ -117,7 +117,7 @@ def head(scene: Scene) -> Felt:
     assert scene.main.wait(timeout=240) != 0  # nobody waits for ever for a head that is gone
     for each in world.nodes.values():
         each.end()
-    _gone(scene.state["pid"])
+    gone(scene.state["pid"])
     world.start_ray()
     scene.start()
     return _restarted(scene)
@@ -173,7 +173,7 @@ def disk_full(scene: Scene) -> Felt:
 def truncated(scene: Scene) -> Felt:
     """The job is killed, and half of its last checkpoint is lost."""
     assert scene.end_main() == -signal.SIGKILL
-    _gone(scene.state["pid"], 60)
+    gone(scene.state["pid"], 60)
     last = scene.cell.folder / "last.pt"
     os.truncate(last, scene.chance.randrange(1, last.stat().st_size))
     scene.start()
@@ -252,7 +252,7 @@ def _again(scene: Scene, lost: Node) -> None:
     scene.later(scene.chance.uniform(2, 10), lambda: scene.world.start_node(lost.name))
 
 
-def _gone(pid: int, seconds: float = 30) -> None:
+def gone(pid: int, seconds: float = 30) -> None:
     """Wait until the worker is no more: what it does afterwards would be no recovery."""
     deadline = time.monotonic() + seconds
     while psutil.pid_exists(pid):
