@@ -57,7 +57,7 @@ class Finest(nn.Module):
 
     def __init__(self, checkpointing):
         super().__init__()
-        self.block = unet.Block()
+        self.block = unet.EncoderLevel(1, 1, stride=1, padding="zeros")
         self.block.checkpointing = checkpointing
         self.calls = 0
 
