@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import machine
+import roofline
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from acdis import methods
 from acdis.config import Training
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = {
         "device": _name(device),
         "size": {"crop": options.crop, "width": options.width, "batch": options.batch},
-        "ceiling_tflops": ceiling(device, options.matrix),
+        "ceiling_tflops": roofline.ceiling(device, options.matrix, torch.bfloat16) / TERA,
         "machine": machine.facts(torch.get_num_threads(), ("torch", "numpy")),
     }
     for name in options.methods:
@@ -91,10 +90,10 @@ def step(method: Method, options: argparse.Namespace, device: torch.device, comp
             optimiser.step()
 
     once(batches[0])
-    flops = 0.0 if compiled else count(lambda: once(batches[0]))
+    flops = 0.0 if compiled else roofline.count(lambda: once(batches[0]))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = [timed(lambda batch=batch: once(batch), device) for batch in batches]  # type: ignore[misc]
+    seconds = [roofline.timed(lambda batch=batch: once(batch), device) for batch in batches]  # type: ignore[misc]
     median = statistics.median(seconds)
     return {
         "seconds": seconds,
@@ -132,45 +131,18 @@ def evaluation(method: Method, options: argparse.Namespace, device: torch.device
         sliding.predict(method, volume, window, stride, device=device, autocast=torch.bfloat16)
 
     predict()
-    seconds = statistics.median(timed(predict, device) for _ in range(3)) / options.measured
+    seconds = statistics.median(roofline.timed(predict, device) for _ in range(3)) / options.measured
     with torch.no_grad():
         crop = torch.randn(1, 4, *window, device=device)
-        flops = count(lambda: method.decode_subsets(method.encode(crop), sliding.subset_masks().to(device)))
+        flops = roofline.count(
+            lambda: method.decode_subsets(method.encode(crop), sliding.subset_masks().to(device))
+        )
     return {
         "window_seconds": seconds,
         "case_seconds": seconds * options.windows,
         "tflop_per_window": flops / TERA,
         "tflops": flops / TERA / seconds,
     }
-
-
-def count(work: Callable[[], Any]) -> float:
-    """Multiplications and additions, as torch counts them."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return float(counter.get_total_flops())
-
-
-def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds until the device is done with it."""
-    _wait(device)
-    start = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def ceiling(device: torch.device, side: int) -> float:
-    """TFLOP/s of a square bf16 matrix product, the best of five."""
-    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
-    torch.mm(a, b)
-    best = min(timed(lambda: torch.mm(a, b), device) for _ in range(5))
-    return 2 * side**3 / best / TERA
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _name(device: torch.device) -> str:

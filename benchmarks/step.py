@@ -9,7 +9,8 @@ other; of ACDIS alone, other methods are compared with their own fp32 step in to
 ours in fp32, with activation checkpointing, and in bf16 where the CPU has bf16 instructions. Each
 runs in a process of its own with the allocator of this platform's workers, one step to warm up and then
 `--steps` that count. Seconds are their median. The peak is the process's largest resident memory (Linux:
-VmHWM), interpreter and libraries included.
+VmHWM), interpreter and libraries included. Beside ours stands what the machine could do at most: the
+operations of one more step, against the rate of a product of matrices in the same process.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import machine
+import roofline
 
 SIDES = ("plain", "fp32", "checkpointed", "bf16")
 SIZE = ("method", "crop", "width", "batch", "steps")
 TARGET = 4.0
 LATE = 10**6  # an epoch in which every block is at work
+BOUNDED = ("fp32", "bf16")  # sides that stand beside what the machine can do
+MATRIX = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,13 +73,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     way = "fp32" if options.measure == "plain" and options.method != "acdis" else options.measure
     libraries = peak_bytes()
     seconds = [step(method, optimisers, batch, way) for _ in range(1 + options.steps)]
+    peak = peak_bytes()
     return {
         "seconds": seconds[1:],
         "warm_up_seconds": seconds[0],
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak,
         "before_bytes": libraries,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "threads": torch.get_num_threads(),
+        **(bound(lambda: step(method, optimisers, batch, way), way) if options.measure in BOUNDED else {}),
+    }
+
+
+def bound(work: Callable[[], Any], side: str) -> dict[str, float]:
+    """The operations of a step, and the rate of a product of matrices in its precision, both in 10⁹."""
+    import torch
+
+    dtype = torch.bfloat16 if side == "bf16" else torch.float32
+    return {
+        "gflop": roofline.count(work) / machine.GB,
+        "ceiling_gflops": roofline.ceiling(torch.device("cpu"), MATRIX, dtype) / machine.GB,
     }
 
 
@@ -172,6 +189,11 @@ def report(size: dict[str, Any], results: dict[str, dict[str, Any]], summary: di
             f"peak {summary['peak_gb'][side]:6.2f} GB   plain / this: {summary['speedup'][side]:.2f} × time, "
             f"{1 / summary['memory_over_plain'][side]:.2f} × memory"
         )
+    median = summary["median_seconds"]
+    bounded = {side: results[side] for side in BOUNDED if side in results}
+    lines += [
+        f"{side:12} {roofline.line(each, median[side], median['plain'])}" for side, each in bounded.items()
+    ]
     best = max(summary["speedup"].values())
     lines.append(f"best {best:.2f} × (target: at least {TARGET:g} ×, at 80³, width 16, batch 2)")
     lines.append(f"checkpointing leaves {100 * summary['memory_checkpointed_over_fp32']:.0f} % of the peak")

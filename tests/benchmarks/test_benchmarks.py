@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from acdis.data import phantom
 from acdis.training.precision import cpu_has_bf16
@@ -21,6 +22,7 @@ from acdis.training.precision import cpu_has_bf16
 Run = Callable[..., str]
 SCRIPTS = (
     "machine",
+    "roofline",
     "volume",
     "plain",
     "step",
@@ -75,6 +77,24 @@ def test_step_measures_each_side(benchmark: Run, tmp_path: Path) -> None:
         assert found[name]["before_bytes"] + least < found[name]["peak_bytes"] < 2e9
     assert ("bf16: not measured" in text) != cpu_has_bf16()
     assert f"torch {version('torch')}" in text
+    assert min(found["fp32"]["gflop"], found["fp32"]["ceiling_gflops"]) > 0
+
+
+def test_operations_are_counted_as_by_hand(load) -> None:
+    roofline = load("roofline")
+    image, layer = torch.zeros(2, 3, 5, 6, 7), torch.nn.Conv3d(3, 4, 3, padding=1, bias=False)
+    product = 2 * 3 * 4 * 27 * 2 * 5 * 6 * 7  # two operations for each of a kernel's values, at each voxel
+    with torch.no_grad():
+        assert roofline.count(lambda: layer(image)) == product
+        padding, one = (1, 1, 1), (1, 1, 1)
+        direct = torch.ops.aten.mkldnn_convolution
+        assert roofline.count(lambda: direct(image, layer.weight, None, padding, one, one, 1)) == product
+    assert roofline.count(lambda: torch.zeros(5, 6) @ torch.zeros(6, 7)) == 2 * 5 * 6 * 7
+
+
+def test_the_ceiling_is_a_rate(load, capsys) -> None:
+    load("roofline").main(["--matrix=64"])
+    assert "GFLOP/s in a product of 64² matrices" in capsys.readouterr().out
 
 
 def test_step_compares_with_the_plain_way(load) -> None:
@@ -84,7 +104,7 @@ def test_step_compares_with_the_plain_way(load) -> None:
         name: {"seconds": [3.0, 1.0, 2.0], "peak_bytes": size * 1e9, "before_bytes": 5e8, "parameters": 7}
         for name, size in peaks.items()
     }
-    results["fp32"]["seconds"] = [0.5, 0.5, 4.0]
+    results["fp32"] |= {"seconds": [0.5, 0.5, 4.0], "gflop": 50.0, "ceiling_gflops": 200.0}
     summary = step.summarise(results)
     assert summary["median_seconds"] == {"plain": 2.0, "fp32": 0.5, "checkpointed": 2.0}
     assert summary["speedup"]["fp32"] == 4.0
@@ -92,6 +112,10 @@ def test_step_compares_with_the_plain_way(load) -> None:
     size = {"method": "acdis", "crop": 80, "width": 16, "batch": 1, "steps": 3}
     text = step.report(size, results, summary)
     assert "best 4.00 ×" in text
+    # 50 GFLOP in 0.5 s; at 200 GFLOP/s they take 0.25 s, an eighth of the plain way's 2 s.
+    assert (
+        "50 GFLOP at 100 GFLOP/s, 50 % of a product of matrices (200), at best 8.00 × the plain way" in text
+    )
     assert "checkpointing leaves 50 % of the peak" in text
 
 

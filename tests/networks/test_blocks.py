@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from acdis.networks.afeb import AFEB, ConvAFEB, GlobalBranch, heads
-from acdis.networks.mfsb import MFSB, ConvMFSB
+from acdis.networks.mfsb import MFSB, ConvMFSB, means
 from acdis.networks.unet import set_checkpointing
 
 
@@ -123,6 +123,20 @@ def test_mfsb_against_numpy(kernel):
     f = np.einsum("oc,bc,bcdhw->bodhw", w2[..., 0, 0, 0], p, x)  # Eq. 6
     alpha, beta = sigmoid(conv(w3, f)), sigmoid(conv(w4, f))  # Eq. 7 and 8
     np.testing.assert_allclose(numbers(block(torch.from_numpy(x))), (1 + alpha) * f + beta, atol=1e-12)
+
+
+def test_means_of_a_bf16_map_are_summed_in_fp32():
+    x = (300 + torch.randn(2, 3, 30, 20, 20)).bfloat16()  # summed in bf16 they would stop growing at 65,536
+    found = means(x)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), x.double().numpy().mean((2, 3, 4)), rtol=1e-5)
+
+
+def test_mfsb_uses_means_that_are_known():
+    torch.manual_seed(0)
+    block, x = MFSB(2).double(), torch.randn(2, 8, 3, 3, 3, dtype=torch.float64)
+    assert torch.equal(block(x, means(x)), block(x))
+    assert not torch.allclose(block(x, means(x) + 1), block(x))
 
 
 def test_conv_mfsb_against_numpy():

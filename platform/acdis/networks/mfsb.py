@@ -21,8 +21,17 @@ def _conv(inputs: int, outputs: int, kernel: int, padding: Padding) -> Conv3d:
     return Conv3d(inputs, outputs, kernel, padding=kernel // 2, bias=False, padding_mode=mode)
 
 
+def means(maps: Tensor) -> Tensor:
+    """The mean of each channel over space, `[B, C]`, in fp32 at least."""
+    # Not `Tensor.mean`: of a bf16 map it makes an fp32 copy first, which takes six times as long on a CPU.
+    precise = torch.promote_types(maps.dtype, torch.float32)
+    return maps.sum(dim=(2, 3, 4), dtype=precise) / math.prod(maps.shape[2:])
+
+
 class MFSB(Block):
     """Eq. 5-9: channel weights, reduction to C channels, then a modality's style as a spatial affine map.
+
+    Takes the features and, from a caller that has them, their `means`: all blocks of a level need the same.
 
     Args:
         channels: C.
@@ -39,8 +48,8 @@ class MFSB(Block):
         self.shift = _conv(channels, channels, kernel, padding)  # W4
 
     def compute(self, *inputs: Tensor) -> Tensor:
-        (available,) = inputs
-        weight = torch.sigmoid(self.weigh(available.mean(dim=(2, 3, 4))))  # Eq. 5
+        available, *mean = inputs
+        weight = torch.sigmoid(self.weigh(mean[0] if mean else means(available)))  # Eq. 5
         # Eq. 6, with the channels' weights in the matrix and not in a copy of all features.
         features = pointwise(available, self.reduce.weight.flatten(1) * weight[:, None])
         alpha = torch.sigmoid(self.scale(features))  # Eq. 7
@@ -51,6 +60,8 @@ class MFSB(Block):
 
 class ConvMFSB(Block):
     """Stand-in for MFSB in the ablation: 1³ 4C → w, 3³ w → w, 1³ w → C, LeakyReLU between.
+
+    Takes what MFSB takes; means are of no use to it.
 
     Args:
         channels: C.
@@ -69,8 +80,7 @@ class ConvMFSB(Block):
         )
 
     def compute(self, *inputs: Tensor) -> Tensor:
-        (available,) = inputs
-        result: Tensor = self.layers(available)
+        result: Tensor = self.layers(inputs[0])
         return result
 
 

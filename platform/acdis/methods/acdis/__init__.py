@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Options", "model"]
 
-VERSION = 4
+VERSION = 5
 
 
 def model() -> type[Method]:

@@ -18,7 +18,7 @@ from acdis.methods.base import MAIN, Batch, Method, Terms
 from acdis.networks import modalities
 from acdis.networks.afeb import AFEB, ConvAFEB
 from acdis.networks.discriminator import PatchDiscriminator
-from acdis.networks.mfsb import MFSB, ConvMFSB
+from acdis.networks.mfsb import MFSB, ConvMFSB, means
 from acdis.networks.modalities import Levels
 from acdis.networks.unet import Conv3d, Decoder, Encoder, FusionDecoder, initialise
 from acdis.vocabulary import CLASSES, MODALITIES
@@ -33,10 +33,12 @@ class Encoded(NamedTuple):
         maps: f_m, the features after AFEB.
         shares: what each modality's map adds to the first convolution of D_Fuse at its level: computed once,
             used by every subset that has the modality.
+        means: of each map over space, `[B, C]`.
     """
 
     maps: Levels
     shares: Levels
+    means: Levels
 
 
 DISCRIMINATOR = "discriminator"
@@ -83,7 +85,7 @@ class ACDIS(Method):
         )
         share = self.fusion_decoder.share
         shares = [[share(i, f, m * f.shape[1]) for m, f in enumerate(level)] for i, level in enumerate(maps)]
-        return Encoded(maps, tuple(map(tuple, shares)))
+        return Encoded(maps, tuple(map(tuple, shares)), tuple(tuple(map(means, level)) for level in maps))
 
     def decode(self, features: Encoded, available: Tensor) -> Tensor:
         """Logits [B, 4, D, H, W]; what `available` (bool [B, 4]) lacks is synthesised, or zero."""
@@ -105,23 +107,27 @@ class ACDIS(Method):
         """As `decode`, for less: shares of what is given are only added up, and all subsets are one batch."""
         wanted = [subset.nonzero().flatten().tolist() for subset in subsets.cpu()]
         sums = [
-            torch.cat([self._sum(level, maps, shares, given) for given in wanted])
-            for level, (maps, shares) in enumerate(zip(*features, strict=True))
+            torch.cat([self._sum(level, *parts, given) for given in wanted])
+            for level, parts in enumerate(zip(*features, strict=True))
         ]
         return self.fusion_decoder.join(sums).unflatten(0, (len(wanted), -1))
 
     def _sum(
-        self, level: int, maps: Sequence[Tensor], shares: Sequence[Tensor], given: Sequence[int]
+        self,
+        level: int,
+        maps: Sequence[Tensor],
+        shares: Sequence[Tensor],
+        mean: Sequence[Tensor],
+        given: Sequence[int],
     ) -> Tensor:
         """D_Fuse's first convolution at a level, `[B, C, …]`, when these modalities are given."""
         total = functools.reduce(torch.add, [shares[m] for m in given])
         missing = [m for m in range(len(maps)) if m not in given]
         if not missing or not self.synthesising:
             return total
-        nothing = torch.zeros_like(maps[0])
-        known = torch.cat([f if m in given else nothing for m, f in enumerate(maps)], dim=1)
+        known = _only(maps, given), _only(mean, given)
         for m in missing:
-            made = self.synthesisers[m][level](known)  # type: ignore[index]
+            made = self.synthesisers[m][level](*known)  # type: ignore[index]
             total = total + self.fusion_decoder.share(level, made, m * made.shape[1])
         return total
 
@@ -191,10 +197,11 @@ class ACDIS(Method):
     def _synthesise(self, known: Levels, rows: Sequence[Tensor]) -> list[list[Synthesised]]:
         """Eq. 5-9 per level, for each modality that some sample is to be given."""
         made = []
-        for level, stacked in enumerate(modalities.joined(known)):
-            wanted = [m for m in range(len(rows)) if len(rows[m])]
-            inputs = {m: stacked if len(rows[m]) == len(stacked) else stacked[rows[m]] for m in wanted}
-            made.append([Synthesised(m, rows[m], self.synthesisers[m][level](inputs[m])) for m in wanted])  # type: ignore[index]
+        wanted = [m for m in range(len(rows)) if len(rows[m])]
+        for level, parts in enumerate(known):
+            stacked = torch.cat(parts, dim=1), torch.cat([means(f) for f in parts], dim=1)
+            inputs = {m: [_at(rows[m], each) for each in stacked] for m in wanted}
+            made.append([Synthesised(m, rows[m], self.synthesisers[m][level](*inputs[m])) for m in wanted])  # type: ignore[index]
         return made
 
     def _fuse(self, complete: Levels) -> Tensor:
@@ -299,6 +306,17 @@ def _rows(mask: Tensor) -> list[Tensor]:
     """Per column of bool [B, 4] the samples for which it is true, long [n]."""
     # Found on the CPU: one wait for an accelerator instead of one per modality.
     return [column.nonzero().squeeze(1).to(mask.device) for column in mask.cpu().unbind(dim=1)]
+
+
+def _at(rows: Tensor, values: Tensor) -> Tensor:
+    """These samples; not copied where they are all there are."""
+    return values if len(rows) == len(values) else values[rows]
+
+
+def _only(parts: Sequence[Tensor], given: Sequence[int]) -> Tensor:
+    """What belongs to these modalities, side by side; zeros for the others."""
+    nothing = torch.zeros_like(parts[0])
+    return torch.cat([part if m in given else nothing for m, part in enumerate(parts)], dim=1)
 
 
 def _complete(known: Levels, made: Sequence[Sequence[Synthesised]], available: Tensor) -> Levels:
