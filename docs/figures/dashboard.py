@@ -1,7 +1,7 @@
 """Screenshots of the dashboard for README and docs/dashboard.md, by Debian's chromium.
 
 python experiments/main.py dashboard SPEC… --port 5000        # leave it running
-python docs/figures/dashboard.py http://127.0.0.1:5000/acdis/ table3 syn paper:ACDIS
+python docs/figures/dashboard.py http://127.0.0.1:5000/acdis/ table3 syn conv paper:ACDIS
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from playwright.sync_api import sync_playwright
 WORDS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 
 
-def main(address: str, spec: str, row: str, against: str) -> None:
-    """One picture a page, 1280 wide, one of them dark."""
+def main(address: str, spec: str, row: str, beside: str, against: str) -> None:
+    """One picture a page, 1280 wide, one of them dark: a row, another beside it, and what is subtracted."""
     folder = Path(__file__).parent
     table, subsets = f"table?spec={spec}", f"subsets?spec={spec}&row={row}"
     pictures = (
@@ -26,7 +26,7 @@ def main(address: str, spec: str, row: str, against: str) -> None:
         ("subsets", subsets, 1280, 900, "light"),
         ("difference", f"{subsets}&against={against}", 1280, 900, "dark"),
         ("cases", f"cases?spec={spec}", 1280, 2300, "light"),
-        ("curves", f"curves?spec={spec}&row={row}&row={against}", 1280, 1000, "light"),
+        ("curves", f"curves?spec={spec}&row={row}&row={beside}", 1280, 1000, "light"),
         ("run", f"run?spec={spec}", 1280, 1000, "light"),
     )
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as started:
