@@ -28,8 +28,6 @@ import volume
 SIDES = ("plain", "fp32", "bf16")
 TARGETS = {"fp32": 2.5, "bf16": 8.0}
 CLOSE = 1e-5
-GIGA = 1e9
-MATRIX = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -97,23 +95,21 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     else:
         method.to(memory_format=torch.channels_last_3d)
         dtype = torch.bfloat16 if options.side == "bf16" else None
-        bound = int(options.memory * GIGA) if options.memory else None
+        most = int(options.memory * machine.GB) if options.memory else None
 
         def ours(of: torch.Tensor) -> torch.Tensor:
-            return sliding.predict(method, of, window, stride, autocast=dtype, memory=bound)
+            return sliding.predict(method, of, window, stride, autocast=dtype, memory=most)
 
         ours(warm)
         memory.reset_peak()
         seconds, found = _timed(lambda: ours(images))
     np.save(options.out, found.numpy())
-    precision = torch.bfloat16 if options.side == "bf16" else torch.float32
     return {
         "seconds": seconds,
         "windows": count,
         "window_seconds": seconds / count,
-        "peak_over_start_gb": (memory.peak() - before) / GIGA,
-        "gflop": arithmetic(options, method, window) / GIGA,
-        "ceiling_gflops": roofline.ceiling(torch.device("cpu"), MATRIX, precision) / GIGA,
+        "peak_over_start_gb": (memory.peak() - before) / machine.GB,
+        **bound(options, method, window),
         "parameters": sum(p.numel() for p in method.inference_state().values()),
         "threads": torch.get_num_threads(),
     }
@@ -152,8 +148,8 @@ def one_pass(name: str, method: Any, crop: Any, available: Any) -> Any:
     return method.decode(method.encode(crop), available)
 
 
-def arithmetic(options: argparse.Namespace, method: Any, window: Sequence[int]) -> float:
-    """Multiplications and additions of a window, all 15 subsets."""
+def bound(options: argparse.Namespace, method: Any, window: Sequence[int]) -> dict[str, float]:
+    """The operations of a window, all 15 subsets, and the most that this CPU does a second."""
     import torch
 
     from acdis.evaluation.sliding import subset_masks
@@ -169,7 +165,7 @@ def arithmetic(options: argparse.Namespace, method: Any, window: Sequence[int]) 
                 method.decode_subsets(features, mask[None])
 
     with torch.no_grad():
-        return roofline.count(work)
+        return roofline.bound(work, options.side)
 
 
 def compare(found: dict[str, dict[str, Any]], scratch: Path, windows: int) -> dict[str, Any]:

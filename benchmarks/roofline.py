@@ -16,19 +16,17 @@ from typing import Any
 import machine
 
 REPEATS = 5
+MATRIX = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     import torch
 
     parser = machine.parser(__doc__)
-    parser.add_argument("--matrix", type=int, default=2048, help="side of the matrices")
+    parser.add_argument("--matrix", type=int, default=MATRIX, help="side of the matrices")
     options = parser.parse_args(arguments)
-    found = {
-        side: ceiling(torch.device("cpu"), options.matrix, dtype)
-        for side, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-        if machine.computes(side)
-    }
+    cpu, sides = torch.device("cpu"), filter(machine.computes, ("fp32", "bf16"))
+    found = {side: ceiling(cpu, options.matrix, precision(side)) for side in sides}
     for side, rate in found.items():
         print(f"{side}: {rate / machine.GB:.0f} GFLOP/s in a product of {options.matrix}² matrices")
     copied = copying(2**28)
@@ -36,6 +34,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where = machine.facts(torch.get_num_threads(), ("torch",))
     print(machine.line(where))
     machine.save(options.json, {"flops": found, "bytes": copied, "machine": where})
+
+
+def bound(work: Callable[[], Any], side: str) -> dict[str, float]:
+    """Of a piece of work on the CPU: its operations, and the rate of a product of matrices, both in 10⁹.
+
+    Args:
+        side: `bf16`; anything else computes in fp32.
+    """
+    import torch
+
+    rate = ceiling(torch.device("cpu"), MATRIX, precision(side))
+    return {"gflop": count(work) / machine.GB, "ceiling_gflops": rate / machine.GB}
+
+
+def precision(side: str) -> Any:
+    """The dtype that a side of a benchmark computes in."""
+    import torch
+
+    return torch.bfloat16 if side == "bf16" else torch.float32
 
 
 def ceiling(device: Any, side: int, dtype: Any) -> float:
@@ -83,7 +100,7 @@ def timed(work: Callable[[], Any], device: Any) -> float:
 
 
 def line(result: dict[str, Any], seconds: float, plain: float) -> str:
-    """How near a figure is to the ceiling, and how far the ceiling is from the plain way's seconds."""
+    """How near seconds are to the `bound` in `result`, and how far the bound is from the plain way's."""
     rate, ceiling = result["gflop"] / seconds, result["ceiling_gflops"]
     return (
         f"{result['gflop']:,.0f} GFLOP at {rate:.0f} GFLOP/s, {100 * rate / ceiling:.0f} % of a product of "

@@ -20,7 +20,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ SIZE = ("method", "crop", "width", "batch", "steps")
 TARGET = 4.0
 LATE = 10**6  # an epoch in which every block is at work
 BOUNDED = ("fp32", "bf16")  # sides that stand beside what the machine can do
-MATRIX = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,18 +80,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "before_bytes": libraries,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "threads": torch.get_num_threads(),
-        **(bound(lambda: step(method, optimisers, batch, way), way) if options.measure in BOUNDED else {}),
-    }
-
-
-def bound(work: Callable[[], Any], side: str) -> dict[str, float]:
-    """The operations of a step, and the rate of a product of matrices in its precision, both in 10⁹."""
-    import torch
-
-    dtype = torch.bfloat16 if side == "bf16" else torch.float32
-    return {
-        "gflop": roofline.count(work) / machine.GB,
-        "ceiling_gflops": roofline.ceiling(torch.device("cpu"), MATRIX, dtype) / machine.GB,
+        **(
+            roofline.bound(lambda: step(method, optimisers, batch, way), way)
+            if options.measure in BOUNDED
+            else {}
+        ),
     }
 
 
