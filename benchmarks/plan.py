@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def fill(base: Path, experiment: Path, seeds: Sequence[int]) -> list[Any]:
     """The folders of the grid's cells; returns those that are in training first."""
     from acdis import config
-    from acdis.ablation.cells import Cell, write_json, write_text
+    from acdis.ablation.cells import Cell
+    from acdis.files import write_json, write_text
     from acdis.verbs.progress import Display
     from acdis.verbs.specs import open_specs
 

@@ -22,9 +22,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
 
 from acdis import config, home
-from acdis.ablation.cells import Cell, write_json, write_text
+from acdis.ablation.cells import Cell
 from acdis.ablation.members import Member
 from acdis.evaluation.records import Record, write_parquet
+from acdis.files import write_json, write_text
 from acdis.verbs.progress import Display
 from acdis.verbs.specs import open_specs
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from acdis.errors import UserError
+from acdis.files import reason
 
 #: Ray unpacks an uploaded working directory below a folder of this name, and deletes it after the job.
 UPLOAD = "runtime_resources"
@@ -50,7 +51,7 @@ def _usable(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"ACDIS_HOME: {path} cannot be created ({error.strerror}); set it to another folder"
+            f"ACDIS_HOME: {path} cannot be created ({reason(error)}); set it to another folder"
         ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"ACDIS_HOME: {path} cannot be written to; set it to another folder")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
-from acdis import config, methods
+from acdis import config, files, methods
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.config import Augmentation, Data, Experiment, Training
@@ -207,12 +208,66 @@ def test_the_state_is_changed_key_by_key_and_begun_anew(tmp_path: Path) -> None:
     assert cell.state() == {}
     cell.update(status="training", epoch=1, evaluation="e")
     cell.update(epoch=2)
-    assert cell.state() | {"updated": 0} == {
-        "status": "training",
-        "epoch": 2,
-        "evaluation": "e",
-        "updated": 0,
-    }
+    state = cell.state()
+    del state["updated"]
+    assert state == {"status": "training", "epoch": 2, "evaluation": "e", "beat": 2}
     cell.begin(status="starting")
-    assert cell.state() | {"updated": 0} == {"status": "starting", "evaluation": "e", "updated": 0}
+    state = cell.state()
+    del state["updated"]
+    assert state == {"status": "starting", "evaluation": "e", "beat": 3}
     assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    cell.update(status="training", epoch=1, epochs=4)
+    cell.add_role(spec="s", table=None, row="r", seed=0)
+    before = cell.state()
+    for wrong in ({"epoch": 0}, {"step": 3}, {"loss": "low"}, {"validation": {"dice/mean": "high"}}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            cell.update(**wrong)
+    with pytest.raises(ValueError, match="seed"):
+        cell.add_role(spec="s", table=None, row="r", seed="first")
+    assert cell.state() == before
+    assert len(cell.roles()) == 1
+
+
+def test_two_writers_of_one_pid_lose_nothing(tmp_path: Path) -> None:
+    """Containers on one volume number their processes alike; each here counts in a key of its own."""
+    cell = Cell(tmp_path)
+    children = []
+    for name in ("first", "second"):
+        child = os.fork()
+        if not child:
+            os.getpid = lambda: 7  # type: ignore[assignment]
+            try:
+                for count in range(1, 51):
+                    cell.update(**{name: count})
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert (cell.state()["first"], cell.state()["second"], cell.state()["beat"]) == (50, 50, 100)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_who_trains_a_cell_is_named(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    with cell.alone():
+        assert cell.busy()
+        with pytest.raises(UserError, match=rf": process {os.getpid()} on .* is training this cell; wait"):
+            cell.alone().__enter__()
+    assert not cell.busy()
+
+
+def test_what_a_killed_run_left_half_written_is_swept_by_the_next(tmp_path: Path) -> None:
+    cell = Cell(tmp_path)
+    (tmp_path / ".0123456789abcdef.part").write_text("half")
+    (tmp_path / ".state.json.4711").write_text("half, of an older version")
+    with files.replacing(tmp_path / "roles.json") as stream:  # of somebody who lives
+        with cell.alone():
+            assert not list(tmp_path.glob(".state*"))
+            assert not (tmp_path / ".0123456789abcdef.part").exists()
+        stream.write(b"{}")
+    assert cell.roles() == []

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from acdis import home
-from acdis.ablation.cells import Cell, write_json
+from acdis.ablation.cells import Cell
 from acdis.ablation.members import Member, resolve
 from acdis.ablation.spec import load
 from acdis.ablation.survey import Standing, survey
 from acdis.data.inputs import Inputs
+from acdis.files import write_json
 
 SPEC = "base: base.yaml\nbaseline: a\nseeds: [0, 1]\nrows:\n  a: {}\n  b: {set: {training.epochs: 9}}\n"
 

@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from acdis.ablation.cells import read_json, write_json
+from acdis.ablation.cells import read_json
 from acdis.cluster import head, submit
+from acdis.files import write_json
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

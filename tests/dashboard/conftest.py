@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from acdis import files
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.ablation.members import Member, resolve
@@ -123,7 +124,7 @@ def finish(base: Path, uri: str, member: Member, level: float) -> None:
     cell.add_role(spec=member.spec.name, table=member.spec.table, row=member.row.id, seed=member.seed)
     progress = {"epochs": 4, "steps": 10, "step_seconds": 2.5, "done": 4}
     cell.update(status="done", evaluation=member.evaluation, workers=1, cpus=2, gpus=0, **progress)
-    cells.write_json(
+    files.write_json(
         cell.folder / "history.json", {"epochs": [{"epoch": n, "seconds": 90.0} for n in range(1, 5)]}
     )
     cell.weights.write_bytes(b"weights")

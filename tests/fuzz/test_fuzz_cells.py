@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import numpy as np
 import pytest
 
-from acdis import cli
+from acdis import cli, files
 from acdis.ablation import cells
 from acdis.ablation.members import resolve
 from acdis.data.inputs import Inputs
@@ -104,9 +104,9 @@ def cell(room, monkeypatch):
     members = resolve(specs.load_specs([spec]), lambda _: inputs)
     for member in members:
         made = cells.create(room.home, member.cell, member.experiment, LINEAGE)
-        cells.write_json(made.folder / "state.json", STATE)
-        cells.write_json(made.folder / "roles.json", ROLES)
-        cells.write_json(made.folder / "history.json", HISTORY)
+        files.write_json(made.folder / "state.json", STATE)
+        files.write_json(made.folder / "roles.json", ROLES)
+        files.write_json(made.folder / "history.json", HISTORY)
         folder = made.evaluations / member.evaluation
         folder.mkdir(parents=True)
         write_parquet(folder / "records.parquet", _records())

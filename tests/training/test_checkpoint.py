@@ -45,7 +45,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, error, whe
         stream.truncate(100)
         raise error
 
-    places = {"write": "torch.save", "fsync": "os.fsync", "replace": "pathlib.Path.replace"}
+    places = {"write": "torch.save", "fsync": "os.fsync", "replace": "os.replace"}
     monkeypatch.setattr(places[where], write_half if where == "write" else fail)
     with pytest.raises(type(error)):
         checkpoint.save(tmp_path / "a.pt", {"value": 2})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from acdis import methods
+from acdis import files, methods
 from acdis.ablation import cells, stopping
 from acdis.ablation.cells import Cell
 from acdis.ablation.members import settle
@@ -92,7 +92,7 @@ class Place:
                 {"epoch": line["step"], "validation": {"dice/mean": line["values"]["validation/dice/mean"]}}
                 for line in told
             ]
-            cells.write_json(cell.folder / "history.json", {"epochs": history})
+            files.write_json(cell.folder / "history.json", {"epochs": history})
             cell.weights.write_bytes(b"weights")
             cell.update(status="done")
 

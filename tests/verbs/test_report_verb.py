@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acdis import config
+from acdis import config, files
 from acdis.ablation import cells
 from acdis.ablation.members import Member, resolve
 from acdis.data.inputs import Inputs
@@ -77,7 +77,7 @@ def _train(base: Path, member: Member, level: float) -> None:
     tags = {"acdis.git_commit": "0123456789abcdef", "acdis.git_dirty": "true"}
     cell = cells.create(base, member.cell, member.experiment, {"tags": tags, "splits": {"test": ["case0"]}})
     cell.update(status="done", workers=2, cpus=3, gpus=0, evaluation=member.evaluation, code="/home/somebody")
-    cells.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 600.0}, {"seconds": 1200.0}]})
+    files.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 600.0}, {"seconds": 1200.0}]})
     (cell.folder / "changes.patch").write_text("-old\n+new\n")
     folder = cell.evaluations / member.evaluation
     folder.mkdir(parents=True)

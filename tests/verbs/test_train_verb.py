@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from acdis import config, methods
+from acdis import config, files, methods
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.errors import UserError
@@ -98,14 +98,14 @@ def test_resolving_decides_the_precision() -> None:
     ],
 )
 def test_the_cost_is_worker_time(cell: Cell, state: dict[str, Any], cost: dict[str, float]) -> None:
-    cells.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 1200.0}, {"seconds": 2400.0}]})
+    files.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 1200.0}, {"seconds": 2400.0}]})
     cell.begin(**state)
     assert hours(cell, cell.state()) == pytest.approx(cost)
 
 
 def test_the_cost_counts_the_workers_of_each_epoch(cell: Cell) -> None:
     epochs = [{"seconds": 1200.0, "workers": 2}, {"seconds": 2400.0, "workers": 1}]
-    cells.write_json(cell.folder / "history.json", {"epochs": epochs})
+    files.write_json(cell.folder / "history.json", {"epochs": epochs})
     cell.begin(workers=1, cpus=3)
     assert hours(cell, cell.state()) == pytest.approx({"cpu": (1200 * 2 + 2400) / 3600 * 3})
 

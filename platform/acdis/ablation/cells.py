@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
+import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acdis import config, home
+from acdis import config, files, home
 from acdis.ablation import notes
 from acdis.config import Experiment
 from acdis.errors import UserError
 
 #: The parts of `data` that decide what the network sees; paths and splits count through the data fingerprint.
 _DATA_KEYS = ("spacing", "min_size", "background", "crop", "lesion_crops", "augmentation")
+#: Seconds that a training waits for a cell which is held: who asks `busy` has it for a moment.
+PATIENCE = 1.0
+log = logging.getLogger(__name__)
 
 
 def identity(experiment: Experiment, data_fingerprint: str, method_version: int) -> dict[str, Any]:
@@ -90,14 +93,27 @@ class Cell:
 
     def update(self, **changes: Any) -> None:
         """Change some keys of the state; those that become None are dropped."""
-        state = self.state() | changes | {"updated": time.time()}
-        known = {key: value for key, value in state.items() if value is not None}
-        write_json(self.folder / "state.json", known)
+        self._write_state(lambda state: state | changes)
 
     def begin(self, **state: Any) -> None:
         """A new attempt: what an earlier one said about itself is forgotten."""
-        kept = {key: value for key, value in self.state().items() if key in ("evaluation", "done")}
-        write_json(self.folder / "state.json", kept | state | {"updated": time.time()})
+        kept = ("evaluation", "done")
+        self._write_state(lambda before: {key: before[key] for key in kept if key in before} | state)
+
+    def _write_state(self, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Put what `changed` makes of the state in its place. `beat` counts the changes, since clocks differ.
+
+        A damaged state gives way: what it said is lost already, and the cell's weights do not depend on it.
+        """
+        with files.locked(self.folder / ".state.lock", remove=True):
+            try:
+                before = self.state()
+            except notes.DamagedError as error:
+                log.warning("%s", error)
+                before = {}
+            after = changed(before) | {"beat": before.get("beat", 0) + 1, "updated": time.time()}
+            known = {key: value for key, value in after.items() if value is not None}
+            notes.write(self.folder / "state.json", notes.State, known)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -106,29 +122,20 @@ class Cell:
         Raises:
             UserError: another process does.
         """
-        with (self.folder / "lock").open("w") as lock:
-            for pause in (0.1, 0.4, 0.5, None):  # who asks `busy` holds it for a moment
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if pause is None:
-                        raise UserError(
-                            f"{self.name}: another process is training this cell; wait for it, or change seed"
-                        ) from None
-                    time.sleep(pause)
+        path = self.folder / "lock"
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(files.locked(path, PATIENCE))
+            except files.HeldError:
+                raise UserError(
+                    f"{self.name}: {files.holder(path)} is training this cell; wait for it, or change seed"
+                ) from None
+            files.sweep(self.folder)
             yield
 
     def busy(self) -> bool:
         """Whether a process is training this cell."""
-        try:
-            with (self.folder / "lock").open("r") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
+        return files.is_held(self.folder / "lock")
 
     def roles(self) -> list[dict[str, Any]]:
         """Rows of specs that this cell serves, the first one first: `spec`, `table`, `row`, `seed`."""
@@ -136,9 +143,11 @@ class Cell:
 
     def add_role(self, **role: Any) -> None:
         """Note that a spec's row is trained here; a role that is noted already is not noted twice."""
-        roles = self.roles()
-        if role not in roles:
-            write_json(self.folder / "roles.json", {"roles": [*roles, role]})
+        if role in self.roles():
+            return
+        with files.locked(self.folder / ".roles.lock", remove=True):
+            roles = [each for each in self.roles() if each != role]
+            notes.write(self.folder / "roles.json", notes.Roles, {"roles": [*roles, role]})
 
     def experiment(self) -> Experiment:
         """The resolved experiment that it was trained with."""
@@ -178,8 +187,8 @@ def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any
         raise UserError(f"{cell.folder}: leads out of {home.cells(base)}; remove the symbolic link")
     cell.folder.mkdir(parents=True, exist_ok=True)
     if not (cell.folder / "config.yaml").exists():
-        write_json(cell.folder / "lineage.json", details)
-        write_text(cell.folder / "config.yaml", config.dump(experiment))
+        files.write_json(cell.folder / "lineage.json", details)
+        files.write_text(cell.folder / "config.yaml", config.dump(experiment))
     return cell
 
 
@@ -225,16 +234,3 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is damaged.
     """
     return notes.read_mapping(path)
-
-
-def write_json(path: Path, tree: dict[str, Any]) -> None:
-    """Replace a JSON file atomically."""
-    write_text(path, json.dumps(tree, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

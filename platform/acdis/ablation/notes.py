@@ -59,6 +59,7 @@ class State(_Note):
     resumed_at: NonNegativeInt | None = None
     peak_bytes: NonNegativeInt | None = None
     updated: FiniteFloat | None = None
+    beat: NonNegativeInt = 0
     step_seconds: float | None = Field(None, ge=0, lt=1e9)
     projected_seconds: float | None = Field(None, ge=0, lt=1e12)
     loop_seconds: float | None = Field(None, ge=0, lt=1e12)
@@ -165,6 +166,12 @@ def parse(content: bytes, source: str, kind: type[BaseModel]) -> dict[str, Any]:
     return tree
 
 
+def write(path: Path, kind: type[BaseModel], tree: dict[str, Any]) -> None:
+    """Replace a file. What `read` would not take is not written: it raises pydantic's ValidationError."""
+    kind.model_validate(tree)
+    files.write_json(path, tree)
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """A JSON file's mapping, whatever is in it; empty where there is no file.
 
@@ -184,7 +191,7 @@ def _content(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise DamagedError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DamagedError(f"{path}: cannot be read ({files.reason(error)})") from None
     except files.TooLargeError as error:
         raise _damaged(str(path), str(error)) from None
 

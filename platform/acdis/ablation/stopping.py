@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from acdis.ablation.cells import Cell, read_json, write_json
+from acdis.ablation.cells import Cell, read_json
+from acdis.files import write_json
 
 FILE = "stop.json"
 

@@ -6,13 +6,14 @@ Each file is one object, and an object is there whole or not at all. pyarrow is 
 from __future__ import annotations
 
 import logging
-import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 from acdis.ablation import notes
 from acdis.ablation.cells import Cell
 from acdis.errors import UserError
+from acdis.files import HALF, write_bytes
 
 #: Files that are about this machine only, or that the copy does not need.
 _LEFT_OUT = ("lock", "stop.json", "error.txt", "before.pt")
@@ -75,7 +76,7 @@ class Store:
             there = self._there()
             here, told = self.cell.state(), self._state(there)
             behind = int(told.get("done", 0)) > int(here.get("done", 0))
-            newer = told.get("updated", 0) > here.get("updated", 0)
+            newer = told.get("beat", 0) > here.get("beat", 0)
             if "weights.pt" in there or self.cell.weights.exists():
                 there = [name for name in there if name not in _PASSING]
             for name in _in_order(there):
@@ -88,7 +89,7 @@ class Store:
     def refresh(self) -> None:
         """Take over what a worker on another machine says about itself; nothing where the store is away."""
         try:
-            if self._state(["state.json"]).get("updated", 0) > self.cell.state().get("updated", 0):
+            if self._state(["state.json"]).get("beat", 0) > self.cell.state().get("beat", 0):
                 self._fetch("state.json")
         except OSError:
             return
@@ -123,7 +124,7 @@ class Store:
         # An object store needs no folders. Elsewhere a file is moved into place, lest half of one be read.
         if self._plain:
             self._files.create_dir(target.rpartition("/")[0], recursive=True)
-        aside = f"{target}.{os.getpid()}" if self._plain else target
+        aside = f"{target.rpartition('/')[0]}/.{secrets.token_hex(8)}{HALF}" if self._plain else target
         with self._files.open_output_stream(aside) as stream:
             stream.write(content)
         if self._plain:
@@ -131,14 +132,7 @@ class Store:
         self._sent[name] = stamp
 
     def _fetch(self, name: str) -> None:
-        path = self.cell.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(self._read(name))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_bytes(self.cell.folder / name, self._read(name))
 
     def _read(self, name: str) -> bytes:
         with self._files.open_input_stream(f"{self._root}/{name}") as stream:
@@ -150,7 +144,7 @@ class Store:
         selector = fs.FileSelector(self._root, recursive=True, allow_not_found=True)
         found = self._files.get_file_info(selector)
         names = [each.path.removeprefix(f"{self._root}/") for each in found if each.type == fs.FileType.File]
-        return [name for name in names if leads_inside(name)]
+        return [name for name in names if leads_inside(name) and not name.endswith(HALF)]
 
     def _state(self, there: list[str]) -> dict[str, Any]:
         if "state.json" not in there:

@@ -6,7 +6,6 @@ Optuna is imported inside the functions: that takes a second.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from acdis import files
 from acdis.ablation.space import Domain, Pruner, Settings
 from acdis.errors import UserError
 
@@ -168,14 +168,15 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{folder.name}: another process runs this search; wait for it or stop it"
-            ) from None
+    path = folder / "lock"
+    held = contextlib.ExitStack()
+    try:
+        held.enter_context(files.locked(path, patience=1.0))
+    except files.HeldError:
+        raise UserError(
+            f"{folder.name}: {files.holder(path)} runs this search; wait for it or stop it"
+        ) from None
+    with held:
         yield
 
 

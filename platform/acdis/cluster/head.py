@@ -7,7 +7,6 @@ known by a mark in its processes' environment, so that stopping ends these proce
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -26,8 +25,9 @@ from typing import Any
 import psutil
 
 from acdis import home
-from acdis.ablation.cells import read_json, write_json
+from acdis.ablation.cells import read_json
 from acdis.errors import UserError
+from acdis.files import locked, write_json, write_text
 
 MARK = "ACDIS_HEAD"
 START_SECONDS = 120
@@ -218,8 +218,7 @@ def _token(folder: Path) -> Path:
     """A secret that only this user can read; on disk, not in any command line."""
     file = folder / "token"
     if not file.exists() or not file.stat().st_size:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            stream.write(secrets.token_hex(32))
+        write_text(file, secrets.token_hex(32), mode=0o600)
     return file
 
 
@@ -232,8 +231,7 @@ def _folder(base: Path) -> Path:
 @contextlib.contextmanager
 def _alone(base: Path) -> Iterator[None]:
     """One process at a time starts or stops the head of a home."""
-    with (_folder(base) / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(_folder(base) / "lock"):
         yield
 
 

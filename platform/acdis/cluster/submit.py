@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from acdis import home
-from acdis.ablation.cells import write_text
 from acdis.cluster.head import environment, ray_command, start
 from acdis.errors import UserError
+from acdis.files import write_text
 from acdis.tracking.lineage import COMMIT, COMMIT_VARIABLE, DIRTY, DIRTY_VARIABLE, git_state
 from acdis.tracking.patch import PATCH_VARIABLE, changes
 

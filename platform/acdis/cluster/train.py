@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acdis.ablation.cells import Cell, write_text
+from acdis.ablation.cells import Cell
 from acdis.ablation.store import ray_storage, remove_runs, store_of
 from acdis.cluster.session import Room
 from acdis.cluster.worker import run
 from acdis.config import Experiment, Scaling
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
+from acdis.files import write_text
 
 #: How often Ray tries again to start a training's workers; and for how long each time, where the next attempt
 #: may be one with fewer of them.

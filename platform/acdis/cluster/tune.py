@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from acdis.ablation.cells import write_text
 from acdis.cluster.resources import DRIVER
+from acdis.files import write_text
 
 #: A trial waits for its workers, on the head. It asks for no CPU, which they need: two trials that held a
 #: hundredth of a CPU each would keep the second of two one-CPU workers from ever starting.

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from acdis.ablation import stopping
-from acdis.ablation.cells import Cell, write_json
+from acdis.ablation.cells import Cell
 from acdis.ablation.store import Store, store_of
 from acdis.config import Experiment
 from acdis.errors import UserError
+from acdis.files import write_json
 from acdis.tracking.epoch_log import EpochLog
 from acdis.tracking.epochs import epoch_values
 from acdis.version import __version__

@@ -126,7 +126,7 @@ def read_document(path: Path, what: str = "an experiment file", holds: str = EXP
     try:
         tree, node = _parse(files.read(path, files.TEXT).decode("utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path of {what}") from None
+        raise UserError(f"{path}: cannot be read ({files.reason(error)}); give the path of {what}") from None
     except files.TooLargeError as error:
         raise UserError(f"{path}: {error}; give the path of {what}") from None
     except UnicodeDecodeError:

@@ -13,21 +13,19 @@ writes into one: on a file system without locks two processes may both make a ca
 from __future__ import annotations
 
 import errno
-import fcntl
-import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from acdis import config
+from acdis import config, files
 from acdis.data.cases import Case, copies, image_digest, read
 from acdis.data.entry import ARRAYS, MAX_LESION_VOXELS, Entry, open_entry
 from acdis.data.fingerprints import fingerprint, stamps
@@ -91,7 +89,7 @@ def _make_folders(cache: Path) -> None:
             (cache / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{cache}: cannot be created ({error.strerror}); choose another folder for the cache"
+            f"{cache}: cannot be created ({files.reason(error)}); choose another folder for the cache"
         ) from None
     for left in cache.glob(".tmp-*"):
         with suppress(OSError):  # another process may be quicker
@@ -106,7 +104,7 @@ def _entry(case: Case, data: config.Data, cache: Path) -> tuple[Entry, str]:
         mark = fingerprint(case, data, cache)
     except OSError as error:
         read(case)  # says all that is wrong with the case, not only with this file
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{error.filename}: cannot be read ({files.reason(error)})") from None
     folder = cache / f"{case.name}-{mark[:12]}"
     found = open_entry(folder, case.name, mark)
     if found is None:
@@ -127,7 +125,7 @@ def _make(
         _publish(temporary, folder, case.name, mark)
     except OSError as error:
         raise UserError(
-            f"{cache}: cannot be written ({error.strerror}); free space or choose another folder"
+            f"{cache}: cannot be written ({files.reason(error)}); free space or choose another folder"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -140,19 +138,10 @@ def _make(
 @contextmanager
 def _made_once(cache: Path, name: str) -> Iterator[None]:
     """Of the processes of all hosts one at a time makes an entry. A killed one's lock is free at once."""
-    file = cache / ".locks" / name
-    try:
-        lock = file.open("w")
-    except OSError:  # a full disk or the like: what follows says it better
+    with ExitStack() as held:
+        with suppress(files.UnwritableError):  # a full disk or the like: what follows says it better
+            held.enter_context(files.locked(cache / ".locks" / name, remove=True))
         yield
-        return
-    with lock:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
 
 
 def _write(folder: Path, case: Case, data: config.Data, mark: str) -> None:
@@ -174,14 +163,14 @@ def _write(folder: Path, case: Case, data: config.Data, mark: str) -> None:
         "sizes": {file: (folder / file).stat().st_size for file in ARRAYS},
         "meta": prepared.meta.as_dict(),
     }
-    (folder / "case.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    files.write_json(folder / "case.json", record)
 
 
 def _publish(temporary: Path, folder: Path, name: str, mark: str) -> None:
     """Rename into place. Another process's whole entry stands; a damaged one makes room."""
     while True:
         try:
-            os.rename(temporary, folder)
+            files.publish(temporary, folder)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -68,8 +66,6 @@ def _file_hash(path: Path, cache: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if _stamp(path) == stamp:
-        temporary = note.with_name(f"{key}.{uuid.uuid4().hex}")
         with suppress(OSError):  # only a shortcut
-            temporary.write_text(digest, encoding="ascii")
-            os.replace(temporary, note)
+            files.write_text(note, digest)
     return digest

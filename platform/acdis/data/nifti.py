@@ -42,7 +42,7 @@ def load(path: Path, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     except FileNotFoundError:
         raise UnreadableError("does not exist") from None
     except OSError as error:
-        raise UnreadableError(f"cannot be read ({error.strerror})") from None
+        raise UnreadableError(f"cannot be read ({files.reason(error)})") from None
     except files.TooLargeError as error:
         raise UnreadableError(str(error)) from None
     if not raw:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -180,7 +180,7 @@ def write(
                 _write_case(folder, recipe)
         except OSError as error:
             raise UserError(
-                f"{folder}: cannot be written ({error.strerror or error}); choose another folder"
+                f"{folder}: cannot be written ({files.reason(error)}); choose another folder"
             ) from None
         folders.append(folder)
         if progress is not None:
@@ -242,8 +242,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _write_case(folder: Path, recipe: dict[str, Any]) -> None:
     """Draw into a folder of our own, then move it into place."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
     import nibabel as nib
 
     fresh = temporary / folder.name
@@ -253,7 +252,7 @@ def _write_case(folder: Path, recipe: dict[str, Any]) -> None:
         for path, volume in zip(_files(fresh), [*case.images, case.labels], strict=True):
             nib.save(_nifti(volume, recipe["spacing"]), path)
         record = recipe | {"bytes": _sizes(fresh)}
-        (fresh / "phantom.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        files.write_json(fresh / "phantom.json", record)
         _replace(fresh, folder, recipe)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -279,7 +278,7 @@ def _replace(fresh: Path, folder: Path, recipe: dict[str, Any]) -> None:
             raise UserError(f"{folder}: holds '{foreign[0]}', which is no phantom's; choose another folder")
         folder.rename(fresh.with_name("old"))
     try:
-        fresh.rename(folder)
+        files.publish(fresh, folder)
     except OSError:
         if not _whole(folder, recipe):  # else another process drew the same case meanwhile
             raise

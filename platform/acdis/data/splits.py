@@ -84,7 +84,7 @@ def read_list(path: Path) -> list[str]:
     try:
         text = files.read(path, files.TEXT).decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {_DUE}") from None
+        raise UserError(f"{path}: cannot be read ({files.reason(error)}); {_DUE}") from None
     except files.TooLargeError as error:
         raise UserError(f"{path}: {error}; {_DUE}") from None
     except UnicodeDecodeError:

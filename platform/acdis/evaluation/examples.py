@@ -5,13 +5,13 @@ Slices are taken while the case is scored, so they cost no second prediction; th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from acdis import files
 from acdis.data.entry import Entry
 from acdis.evaluation.records import Record
 from acdis.vocabulary import SUBSETS, subset_name
@@ -104,10 +104,9 @@ def _write(folder: Path, example: Example) -> Path:
         "predictions": example.predictions,
         "subsets": np.array([subset_name(subset) for subset in SHOWN]),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
+    with files.replacing(path) as stream:
         np.savez_compressed(stream, allow_pickle=False, **content)
-    return temporary.replace(path)
+    return path
 
 
 def _largest_lesion(labels: np.ndarray) -> int:

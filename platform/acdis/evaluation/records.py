@@ -6,8 +6,6 @@ Imports neither torch nor monai: reports read scores with this room alone.
 from __future__ import annotations
 
 import math
-import os
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from acdis import files
 from acdis.errors import UserError
 from acdis.vocabulary import REGIONS, SUBSETS, metric_name, subset_name
 
@@ -48,21 +47,14 @@ class Record:
 def write_parquet(path: Path, records: Sequence[Record]) -> None:
     """Write records to a Parquet file, atomically: a reader sees the old file or the new one, whole.
 
-    The folder must exist. Nullable columns: `dice_et500` (null but for ET) and `hd95` (null when off).
+    Nullable columns: `dice_et500` (null but for ET) and `hd95` (null when off).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=_schema())
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            pq.write_table(table, file, write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(path) as stream:
+        pq.write_table(table, stream, write_page_checksum=True)
 
 
 def read_parquet(path: Path) -> list[Record]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from acdis.errors import UserError
 from acdis.evaluation.records import Record, read_table, summarise
+from acdis.files import reason
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
 _SUBSETS = {subset_name(subset): place for place, subset in enumerate(SUBSETS)}
@@ -71,7 +72,7 @@ def read_file(path: Path) -> Scores:
             return read_scores(file, str(path))
     except OSError as error:
         raise UserError(
-            f"{path}: per-case scores cannot be read ({error.strerror}); evaluate the run again"
+            f"{path}: per-case scores cannot be read ({reason(error)}); evaluate the run again"
         ) from None
 
 

@@ -81,18 +81,16 @@ def write(
     Raises:
         UserError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with files.replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in _texts(specs, sources, base, code):
                 archive.writestr(_entry(name), without_passwords(content.decode("utf-8", "replace")))
             for name, records in _scores(specs, base):
                 archive.writestr(_entry(name), records)
-        temporary.replace(path)
     except OSError as error:
-        raise UserError(f"--bundle {path}: cannot be written ({error.strerror}); give another file") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"--bundle {path}: cannot be written ({files.reason(error)}); give another file"
+        ) from None
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -165,7 +163,7 @@ def read(path: Path) -> tuple[list[SpecFacts], Reader]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(files.read(path, LARGEST)))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {_DUE}") from None
+        raise UserError(f"{path}: cannot be read ({files.reason(error)}); {_DUE}") from None
     except files.TooLargeError as error:
         raise UserError(f"{path}: {error}; {_DUE}") from None
     except _DAMAGED:

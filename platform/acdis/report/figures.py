@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from acdis import files
 from acdis.errors import UserError
 from acdis.vocabulary import CLASSES, MODALITIES, REGIONS
 
@@ -122,8 +123,8 @@ def pyplot() -> Any:
 
 def save(figure: Any, path: Path) -> None:
     """Write a PNG and close the figure; a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp.png")
-    figure.savefig(temporary, dpi=110)
-    pyplot().close(figure)
-    temporary.replace(path)
+    try:
+        with files.replacing(path) as stream:
+            figure.savefig(stream, dpi=110, format="png")
+    finally:
+        pyplot().close(figure)

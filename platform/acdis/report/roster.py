@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from acdis.ablation.cells import write_text
 from acdis.ablation.members import Member
 from acdis.ablation.spec import Spec
+from acdis.files import write_text
 from acdis.report.collect import outline, without_passwords
 from acdis.report.facts import CellFacts, RowFacts, SpecFacts, dump, parse
 from acdis.tracking.orphans import specs

@@ -6,15 +6,15 @@ Here stands what concerns the store as a whole; importing it imports no MLflow.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import time
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from acdis import files
 from acdis.errors import UserError
 
 #: MLflow's own patience with a dead server is minutes per call; the journal does the waiting here.
@@ -86,9 +86,9 @@ def _create(path: Path) -> None:
     for left in path.parent.glob(f"{path.name}.new-*"):
         left.unlink(missing_ok=True)
     # MLflow keeps an engine per address for the life of the process: the name must not come back.
-    aside = path.with_name(f"{path.name}.new-{os.getpid()}-{time.time_ns()}")
+    aside = path.with_name(f"{path.name}.new-{secrets.token_hex(8)}")
     MlflowClient(tracking_uri=f"sqlite:///{aside}")
-    os.replace(aside, path)
+    files.publish(aside, path)
 
 
 def experiment_id(client: Any, uri: str, name: str) -> str:
@@ -117,10 +117,7 @@ def store_lock(uri: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.lock", "w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with files.locked(Path(f"{path}.lock")):
         yield
 
 

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from acdis import files
+
 JOURNAL = "tracking.jsonl"
 SENT = "tracking.sent"
 
@@ -96,9 +98,7 @@ class Journal:
         with self._lock:
             self.sent, self.run, self.skipped = self.sent + lines, run, self.skipped + skipped
             content = {"lines": self.sent, "run": self.run, "skipped": self.skipped}
-            temporary = self.folder / f"{SENT}.{os.getpid()}"
-            temporary.write_text(json.dumps(content))
-            os.replace(temporary, self.folder / SENT)
+            files.write_text(self.folder / SENT, json.dumps(content))
 
     def rewind(self) -> None:
         """Send everything again: the run that had it is gone."""

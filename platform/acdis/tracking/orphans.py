@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from acdis import home
+from acdis import files, home
 from acdis.tracking import open_store, public, sqlite_path
 from acdis.tracking.remote import CELL_TAG, SPEC_TAG, STATUSES
 from acdis.tracking.runs import RunTracker
@@ -112,14 +112,7 @@ def held(where: Path) -> int:
 
 def is_held(where: Path) -> bool:
     """Whether some process holds it."""
-    try:
-        with (where / "lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    return files.is_held(where / "lock", shared=True)
 
 
 def allowed(uri: str, with_server: float) -> float:

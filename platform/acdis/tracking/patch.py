@@ -11,6 +11,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from acdis.files import reason
 from acdis.tracking.lineage import COMMIT, DIRTY, VERSIONS, git_state
 from acdis.tracking.lineage import _version as version
 
@@ -41,7 +42,7 @@ def of_this_run() -> str:
     try:
         return Path(shipped).read_text(encoding="utf-8")
     except OSError as error:
-        return f"# the changes at submission cannot be read ({error.strerror})\n"
+        return f"# the changes at submission cannot be read ({reason(error)})\n"
 
 
 def changes(path: Path) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acdis.files import write_bytes, write_json, write_text
 from acdis.tracking.journal import JOURNAL, run_of, waiting
 from acdis.tracking.orphans import allowed, close_orphans, held, specs
 from acdis.tracking.remote import SPEC_TAG
@@ -66,15 +66,15 @@ class SpecTracker:
             {**tags, **{f"acdis.{key}": value for key, value in details.items()}, "acdis.title": title}
         )
         for file in files:
-            shutil.copyfile(file, self.folder / file.name)
+            write_bytes(self.folder / file.name, file.read_bytes())
             self._tracker.log_artifact(self.folder / file.name, "spec")
 
     def cells(self, links: Sequence[Link]) -> None:
         """The list of cells, those included whose runs are another spec's children; call it again at will."""
         entries = [_entry(link, self._spec) for link in links]
         text = self._table(entries)
-        (self.folder / "cells.json").write_text(json.dumps({"spec": self._spec, "cells": entries}, indent=1))
-        (self.folder / "cells.md").write_text(text)
+        write_json(self.folder / "cells.json", {"spec": self._spec, "cells": entries})
+        write_text(self.folder / "cells.md", text)
         note = text if len(text) <= LONGEST_NOTE else f"{self._title}: see the artifact cells.md"
         shared = sorted({entry["cell"] for entry in entries if entry["parent"] not in (None, self._spec)})
         done = {entry["cell"] for entry in entries if entry["status"] == "done"}

@@ -6,7 +6,6 @@ not look at checksums; both are done here first, without unpickling anything.
 
 from __future__ import annotations
 
-import os
 import pickletools
 import re
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from acdis import files
 from acdis.errors import UserError
 
 #: All that tensors and plain containers need to be made from.
@@ -25,7 +25,6 @@ _FOREIGN = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2"
 _PROTOCOL = 2
 _LARGEST_PICKLE = 2**26  # bytes: names and shapes, no numbers of tensors
 _DEEPEST = 20
-_HALF = ".part"  # the end of a name while its file is being written
 
 
 class Damaged(UserError):  # noqa: N818  it says what happened
@@ -38,17 +37,8 @@ def save(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
     Args:
         keep: where the old file goes; none: nowhere.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_HALF}")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if keep is not None and path.exists():
-            path.replace(keep)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(path, keep=keep) as stream:
+        torch.save(state, stream)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -108,9 +98,3 @@ def _check_tensors(tree: Any, depth: int = 0) -> None:
     elif isinstance(tree, Mapping | list | tuple):
         for value in tree.values() if isinstance(tree, Mapping) else tree:
             _check_tensors(value, depth + 1)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed while it saved has left in the folder."""
-    for left in folder.glob(f".*{_HALF}"):
-        left.unlink(missing_ok=True)

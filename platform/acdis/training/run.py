@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from acdis import methods
+from acdis import files, methods
 from acdis.config import Experiment
 from acdis.errors import UserError
 from acdis.methods.base import Method
@@ -80,7 +80,7 @@ def begin(experiment: Experiment, folder: Path, group: Group) -> Run:
     dtype = precision.autocast_dtype(settings.precision)
     run = Run(experiment, method, model, _optimisers(method, experiment), group, dtype)
     if group.leads:
-        checkpoint.remove_leftovers(folder)
+        files.sweep(folder)
     _restore(run, folder)
     return run
 

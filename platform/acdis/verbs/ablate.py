@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acdis import home
-from acdis.ablation.cells import Cell, write_text
+from acdis.ablation.cells import Cell
 from acdis.ablation.members import Member
 from acdis.ablation.pace import clock
 from acdis.ablation.survey import Standing, survey
@@ -18,6 +18,7 @@ from acdis.cluster.session import Room
 from acdis.cluster.train import Job, TrainingFailed, TrainingStopped, launch
 from acdis.cluster.tune import run_all
 from acdis.errors import UserError
+from acdis.files import write_text
 from acdis.tracking.lineage import lineage
 from acdis.verbs.cell import BEFORE_SECONDS, complete, tracker_of
 from acdis.verbs.crowd import BUSY, Crowd

@@ -12,6 +12,7 @@ from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.data.inputs import find_cases, prepare_cases
 from acdis.errors import UserError
+from acdis.files import reason
 from acdis.report.facts import PHANTOM_WARNING
 from acdis.verbs.cell import opened, tracking_of
 from acdis.verbs.progress import Display
@@ -112,7 +113,7 @@ def _draw(sights: Sequence[Sight], out: Path | None, display: Display) -> list[F
             drawn.append(figure)
     except OSError as error:
         raise UserError(
-            f"{error.filename}: cannot be written ({error.strerror}); give another --out"
+            f"{error.filename}: cannot be written ({reason(error)}); give another --out"
         ) from None
     return drawn
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from acdis import methods
 from acdis.ablation import cells, stopping
-from acdis.ablation.cells import Cell, write_text
+from acdis.ablation.cells import Cell
 from acdis.ablation.search import Search
 from acdis.ablation.trials import Trial, Trials
 from acdis.cluster.train import Job, TrainingFailed
 from acdis.config import Data, Experiment
 from acdis.data.inputs import Inputs, open_for_learning
 from acdis.errors import UserError
+from acdis.files import write_text
 from acdis.tracking import check_uri
 from acdis.tracking.journal import epochs_of
 from acdis.verbs.cell import evaluation_folder, tracking_of

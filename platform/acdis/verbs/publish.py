@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acdis.ablation.cells import Cell, read_json, write_json, write_text
+from acdis.ablation.cells import Cell, read_json
 from acdis.config import Evaluation, Experiment, flatten
 from acdis.evaluation.records import read_parquet, summarise
+from acdis.files import write_json, write_text
 from acdis.report import figures, tables
 from acdis.report.collect import hours
 from acdis.tracking.epochs import epoch_values

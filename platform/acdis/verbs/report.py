@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acdis import home
-from acdis.ablation.cells import write_text
 from acdis.errors import UserError
+from acdis.files import reason, write_text
 from acdis.report import bundle, sources
 from acdis.report.facts import Reader, SpecFacts
 from acdis.report.forms import RENDERERS, render
@@ -100,5 +100,5 @@ def _write(path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}); give another file") from None
+        raise UserError(f"--out {path}: cannot be written ({reason(error)}); give another file") from None
     print(f"report: {path}", file=sys.stderr)

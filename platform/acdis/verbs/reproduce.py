@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from acdis import home
-from acdis.ablation.cells import write_text
 from acdis.cluster.train import TrainingFailed
 from acdis.errors import UserError
+from acdis.files import write_text
 from acdis.report import as_markdown
 from acdis.report.forms import RENDERERS, compared
 from acdis.report.sections import brief

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from acdis import home, methods
+from acdis import files, home, methods
 from acdis.ablation import cells
 from acdis.ablation.members import settle
 from acdis.cluster.train import Job
@@ -53,7 +53,7 @@ def job_of(experiment: Experiment, inputs: Inputs, base: Path, tags: dict[str, s
     name = cells.cell_name(experiment, inputs.fingerprint, methods.version(experiment.method.name))
     cell = cells.create(base, name, experiment, {"tags": tags, "splits": split_names(inputs)})
     if not (cell.folder / CHANGES).exists():
-        cells.write_text(cell.folder / CHANGES, of_this_run())
+        files.write_text(cell.folder / CHANGES, of_this_run())
     evaluation = evaluation_folder(cell, experiment, inputs.test_fingerprint)
     return Job(experiment, cell, inputs, evaluation, tracking_of(experiment, base), base)
 
