@@ -30,7 +30,7 @@ from acdis.errors import UserError
 )
 def test_a_state_that_is_none(tmp_path: Path, state: str, words: str) -> None:
     (tmp_path / "state.json").write_text(state)
-    with pytest.raises(UserError, match=rf"state\.json: .*{words}.*remove it") as refused:
+    with pytest.raises(UserError, match=rf"state\.json: .*{words}.*weights and scores stay") as refused:
         Cell(tmp_path).state()
     assert isinstance(refused.value, notes.DamagedError)
 

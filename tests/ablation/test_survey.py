@@ -94,7 +94,14 @@ def test_scores_of_another_evaluation_do_not_count(members: list[Member], tmp_pa
 def test_a_damaged_state_counts_as_none(members: list[Member], tmp_path: Path) -> None:
     cell = _finish(tmp_path, members[0])
     (cell.folder / "state.json").write_text('{"status": "do')
-    assert survey(members, tmp_path)[0].status == "missing"
+    (Cell(tmp_path / "cells" / members[1].cell).folder).mkdir()
+    (tmp_path / "cells" / members[1].cell / "lineage.json").touch()
+    first, second, *others = survey(members, tmp_path)
+    assert first.status == "missing"
+    assert first.state["status"] == "damaged"
+    assert "state.json: is damaged" in first.damage[0]
+    assert "lineage.json: is damaged (it is empty)" in second.damage[0]
+    assert [each.damage for each in others] == [(), ()]
 
 
 def test_older_names_of_a_row_and_seed_are_stale(members: list[Member], tmp_path: Path) -> None:

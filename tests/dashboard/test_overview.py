@@ -51,6 +51,16 @@ def test_hours_come_from_the_history_where_the_store_is_away(own_lab: Any) -> No
     assert "there is no store" in client.get("/acdis/").text
 
 
+def test_a_torn_file_is_told_where_its_cell_is_shown(own_lab: Any) -> None:
+    torn = own_lab.cell("plain", 0)
+    (torn.folder / "state.json").write_text('{"status": "do')
+    client = own_lab.client()
+    small = _specs(client)["small"]
+    assert (small["done"], small["failed"], small["missing"]) == (6, 1, 2)
+    page = client.get(f"/acdis/run?cell={torn.name}").text
+    assert "state.json: is damaged (it ends in the middle); weights and scores stay" in page
+
+
 def test_a_cell_at_work_is_seen_at_once(own_lab: Any) -> None:
     client = own_lab.client()
     assert _specs(client)["small"]["running"] == 0

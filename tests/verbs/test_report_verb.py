@@ -315,6 +315,27 @@ def test_a_bundle_is_taken_as_it_is(more: dict[str, Any]) -> None:
         report(Wanted(**({"specs": [Path("a.zip")]} | more)))
 
 
+def test_a_torn_file_is_named_and_the_others_are_reported(
+    ablation: tuple[Path, Path], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, base = ablation
+    whole = _printed(capsys, Wanted([spec]))
+    for name in ("state.json", "lineage.json", "history.json", "roles.json", "config.yaml"):
+        caplog.clear()
+        cell = min(base.glob("cells/*/evaluations")).parent
+        before = (cell / name).read_bytes() if (cell / name).exists() else None
+        (cell / name).write_bytes(b"")
+        text = _printed(capsys, Wanted([spec], pack=base / "torn.zip"))
+        assert text.count("slow one") == whole.count("slow one")
+        if name in ("state.json", "lineage.json", "history.json"):
+            assert f"{name}: is damaged" in caplog.text
+        if before is None:
+            (cell / name).unlink()
+        else:
+            (cell / name).write_bytes(before)
+    assert _printed(capsys, Wanted([spec])) == whole
+
+
 def test_wrong_words(tmp_path: Path, ablation: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match="name at least one spec file"):
         report(Wanted([]))
@@ -324,7 +345,7 @@ def test_wrong_words(tmp_path: Path, ablation: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"--out .*cannot be written"):
         report(Wanted([ablation[0]], out=tmp_path / "file" / "x.md"))
     with pytest.raises(UserError, match=r"--bundle .*cannot be written"):
-        report(Wanted([ablation[0]], pack=tmp_path / "nowhere" / "x.zip"))
+        report(Wanted([ablation[0]], pack=tmp_path / "file" / "x.zip"))
 
 
 @pytest.mark.parametrize("words", [["bundle.zip"], ["made.yaml", "--bundle", "made.zip"]])

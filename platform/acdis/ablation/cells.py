@@ -8,13 +8,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from acdis import config, files, home
-from acdis.ablation import notes
+from acdis.ablation import damage, notes
 from acdis.config import Experiment
 from acdis.errors import UserError
 
@@ -149,9 +149,18 @@ class Cell:
             roles = [each for each in self.roles() if each != role]
             notes.write(self.folder / "roles.json", notes.Roles, {"roles": [*roles, role]})
 
-    def experiment(self) -> Experiment:
-        """The resolved experiment that it was trained with."""
-        return config.load(self.folder / "config.yaml")
+    def experiment(self, overrides: Sequence[str] = ()) -> Experiment:
+        """The resolved experiment that it was trained with.
+
+        Raises:
+            UserError: the file is damaged, or an override is wrong.
+        """
+        damage.check_configuration(self.folder / "config.yaml")
+        return config.load(self.folder / "config.yaml", overrides)
+
+    def damage(self) -> list[str]:
+        """What is wrong with its small files, a line each: what is lost and what to do."""
+        return list(damage.find(self.folder).values())
 
     def history(self) -> list[dict[str, Any]]:
         """One entry an epoch."""
@@ -179,6 +188,9 @@ class Cell:
 def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any]) -> Cell:
     """The cell's folder with its resolved configuration; an existing one is left as it is.
 
+    Damaged files are moved aside, which the log says, and written again where that can be done. What is lost
+    of an older training's `details` is not made up from today's.
+
     Raises:
         UserError: the folder is a symbolic link to somewhere else.
     """
@@ -186,8 +198,12 @@ def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any
     if not cell.folder.resolve().is_relative_to(home.cells(base).resolve()):
         raise UserError(f"{cell.folder}: leads out of {home.cells(base)}; remove the symbolic link")
     cell.folder.mkdir(parents=True, exist_ok=True)
+    for problem in damage.move_aside(cell.folder):
+        log.warning("%s", problem)
+    if not (cell.folder / "lineage.json").exists():
+        begun = any((cell.folder / name).exists() for name in ("weights.pt", "last.pt"))
+        files.write_json(cell.folder / "lineage.json", details | ({"tags": {}} if begun else {}))
     if not (cell.folder / "config.yaml").exists():
-        files.write_json(cell.folder / "lineage.json", details)
         files.write_text(cell.folder / "config.yaml", config.dump(experiment))
     return cell
 

@@ -29,6 +29,18 @@ from acdis.errors import UserError
 LARGEST = 2**25
 
 
+#: What is lost with a file, and what brings back the rest. Weights and scores are in files of their own.
+_TODO = {
+    "state.json": "weights and scores stay; `train` or `ablate` of the cell writes it again",
+    "roles.json": "`ablate` of its specs notes again which rows it serves",
+    "config.yaml": "weights and scores stay; `train` or `ablate` of the cell writes it again",
+    "lineage.json": "commit and versions of its training are lost; `train` or `ablate` of the cell writes "
+    "again which cases did what",
+    "history.json": "`train` or `ablate` of the cell writes its epochs again, from its journal",
+}
+_OTHER = "remove it; the command that needs it makes it again"
+
+
 class DamagedError(UserError, ValueError):
     """A file of a cell is not as the platform writes it."""
 
@@ -162,7 +174,7 @@ def parse(content: bytes, source: str, kind: type[BaseModel]) -> dict[str, Any]:
         kind.model_validate(tree)
     except ValidationError as error:
         _, phrase = find_problems(error, kind)[0]
-        raise _damaged(source, phrase) from None
+        raise damaged(source, phrase) from None
     return tree
 
 
@@ -193,18 +205,19 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read ({files.reason(error)})") from None
     except files.TooLargeError as error:
-        raise _damaged(str(path), str(error)) from None
+        raise damaged(str(path), str(error)) from None
 
 
 def _mapping(content: bytes, source: str) -> dict[str, Any]:
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _damaged(source, str(error)[:200]) from None
+        raise damaged(source, str(error)[:200]) from None
     if not isinstance(tree, dict):
-        raise _damaged(source, f"holds a {type(tree).__name__} where a mapping is due")
+        raise damaged(source, f"holds a {type(tree).__name__} where a mapping is due")
     return tree
 
 
-def _damaged(source: str, why: str) -> DamagedError:
-    return DamagedError(f"{source}: is damaged ({why}); remove it, the command that wrote it makes it again")
+def damaged(source: str, why: str) -> DamagedError:
+    """What is wrong with the file `source`, what is lost with it, and what to do."""
+    return DamagedError(f"{source}: is damaged ({why}); {_TODO.get(source.rpartition('/')[2], _OTHER)}")

@@ -27,6 +27,7 @@ class Standing:
     Attributes:
         status: `missing` where there is something to do and nobody does it: never begun, stopped, not scored.
         state: what the cell says of itself; empty where there is no folder.
+        damage: what is wrong with its small files, a line each.
         stale: names of other cells that once served this row and seed: other settings, data, or an older
             version of the method.
     """
@@ -35,20 +36,23 @@ class Standing:
     status: Status
     state: dict[str, Any]
     stale: tuple[str, ...]
+    damage: tuple[str, ...] = ()
 
 
 def survey(members: Sequence[Member], base: Path) -> list[Standing]:
     """Look into each member's folder below `base` (ACDIS_HOME)."""
     served = _served(base)
     looked: dict[tuple[str, str], tuple[Status, dict[str, Any]]] = {}
+    damaged: dict[str, tuple[str, ...]] = {}
     standings = []
     for member in members:
         key = (member.cell, member.evaluation)
         if key not in looked:
             looked[key] = _look(member, base)
+            damaged[member.cell] = tuple(Cell(home.cells(base) / member.cell).damage())
         others = served.get((member.spec.name, member.row.id, member.seed), ())
         stale = tuple(name for name in others if name != member.cell)
-        standings.append(Standing(member, *looked[key], stale))
+        standings.append(Standing(member, *looked[key], stale, damaged[member.cell]))
     return standings
 
 
@@ -79,11 +83,10 @@ def _is_whole(cell: Cell, member: Member) -> bool:
 
 
 def _state(cell: Cell) -> dict[str, Any]:
-    """A file that a full disk has left damaged counts as none."""
     try:
         return cell.state()
-    except DamagedError:
-        return {}
+    except DamagedError as error:
+        return {"status": "damaged", "reason": str(error)}
 
 
 def _served(base: Path) -> Mapping[_Role, Sequence[str]]:
@@ -92,7 +95,7 @@ def _served(base: Path) -> Mapping[_Role, Sequence[str]]:
     for file in sorted(home.cells(base).glob("*/roles.json")):
         try:
             roles = Cell(file.parent).roles()
-        except DamagedError:
+        except DamagedError:  # told with how the cell stands
             continue
         for role in roles:
             served[role["spec"], role["row"], role["seed"]].append(file.parent.name)

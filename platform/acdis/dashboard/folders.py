@@ -9,6 +9,7 @@ from typing import Any
 
 from acdis import home
 from acdis.ablation.cells import Cell, read_json
+from acdis.ablation.notes import DamagedError
 from acdis.ablation.survey import Status, status_of
 from acdis.dashboard.files import Files, Stamp, stamp
 from acdis.evaluation.scores import Scores, read_file
@@ -65,7 +66,7 @@ class Folders:
         paths = self._found(name, evaluation)
         if paths is None:
             return ABSENT
-        state: Mapping[str, Any] = self.files.read(paths.state, read_json, {})
+        state: Mapping[str, Any] = self.files.read(paths.state, _state, {})
         scores = stamp(paths.records) if state else None
         whole = scores is not None and stamp(paths.weights) is not None
         return Seen(status_of(state, lambda: whole, lambda: self.cell(name).busy()), state, scores)
@@ -121,6 +122,13 @@ class Folders:
 def is_name(text: str) -> bool:
     """Whether it names something inside a folder, and nothing outside: it may come from anybody's file."""
     return bool(text) and len(text) < 200 and text not in (".", "..") and not set(text) & {"/", "\\", "\0"}
+
+
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except DamagedError:
+        return {"status": collect.DAMAGED}
 
 
 def _seconds(history: Path) -> float | None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from acdis import files, home
 from acdis.ablation.cells import Cell, read_json
+from acdis.ablation.notes import DamagedError
 from acdis.errors import UserError
 from acdis.evaluation.scores import Scores, read_scores
 from acdis.report.collect import records_file, without_passwords
@@ -132,11 +133,13 @@ def _cell_files(cell: Cell) -> Iterator[tuple[str, bytes]]:
     for name in ("config.yaml", "changes.patch"):
         if (cell.folder / name).is_file():
             yield f"{folder}/{name}", (cell.folder / name).read_bytes()
-    state = {key: value for key, value in cell.state().items() if key in _STATE}
-    if state:
-        yield f"{folder}/state.json", _json(state)
-    for name in ("lineage.json", "history.json", "roles.json"):
-        tree = read_json(cell.folder / name)
+    for name in ("state.json", "lineage.json", "history.json", "roles.json"):
+        try:
+            tree = read_json(cell.folder / name)
+        except DamagedError:  # `collect` has named it
+            continue
+        if name == "state.json":
+            tree = {key: value for key, value in tree.items() if key in _STATE}
         if tree:
             yield f"{folder}/{name}", _json(tree)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from acdis import home
 from acdis.ablation.cells import Cell
+from acdis.ablation.notes import DamagedError
 from acdis.evaluation.scores import Scores, read_file
 from acdis.report.facts import CellFacts, Reader, RowFacts, SpecFacts
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 #: Longest part of a failure's reason that is shown.
 REASON = 100
 SCORED = "scored"
+#: How a cell stands whose state cannot be read.
+DAMAGED = "its state.json is damaged"
+log = logging.getLogger(__name__)
 _USER = re.compile(r"(\w://)[^\s/\"']+@")
 
 
@@ -92,9 +97,23 @@ def _plain(tree: Any) -> Any:
 
 def _cell(cell: Cell, evaluation: str) -> tuple[bool, str, dict[str, float], str]:
     scored = (cell.evaluations / evaluation / "records.parquet").is_file()
-    state = cell.state()
-    tags = cell.lineage().get("tags", {})
-    return scored, SCORED if scored else standing(cell, state), hours(cell, state), code_of(tags)
+    state = _told(cell.state, {"status": DAMAGED})
+    tags = _told(cell.lineage, {}).get("tags", {})
+    return (
+        scored,
+        SCORED if scored else standing(cell, state),
+        _told(lambda: hours(cell, state), {}),
+        code_of(tags),
+    )
+
+
+def _told(read: Callable[[], dict[str, Any]], otherwise: dict[str, Any]) -> dict[str, Any]:
+    """What a cell's file says; a damaged one is named, and the report goes on without it."""
+    try:
+        return read()
+    except DamagedError as error:
+        log.warning("%s", error)
+        return otherwise
 
 
 def standing(cell: Cell, state: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from acdis import config, home
+from acdis import home
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.cluster.train import Job
@@ -58,7 +58,7 @@ def _experiment(cell: Cell, root: Path | None, overrides: Sequence[str]) -> Expe
             raise UserError(
                 f"override {override!r}: evaluation takes evaluation.…, scaling.… and tracking.… only"
             )
-    experiment = config.load(cell.folder / "config.yaml", overrides)
+    experiment = cell.experiment(overrides)
     if root is None:
         return experiment
     data = experiment.data.model_copy(

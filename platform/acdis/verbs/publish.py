@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from acdis.ablation.cells import Cell, read_json
+from acdis.ablation.notes import DamagedError
 from acdis.config import Evaluation, Experiment, flatten
 from acdis.evaluation.records import read_parquet, summarise
 from acdis.files import write_json, write_text
 from acdis.report import figures, tables
 from acdis.report.collect import hours
-from acdis.tracking.epochs import epoch_values
+from acdis.tracking.epochs import epoch_values, history_entry
+from acdis.tracking.journal import epochs_of
 from acdis.tracking.runs import RunTracker
 
 TABLE, PICTURES = "subsets.md", "qualitative"
@@ -57,12 +60,24 @@ def pictures(evaluation: Path) -> list[Path]:
 
 def curves(tracker: RunTracker, cell: Cell) -> None:
     """Learning curves and history; epochs that MLflow has not heard of are sent."""
-    history = cell.history()
+    history = _history(cell)
     for entry in history:
         tracker.log_epoch(entry["epoch"], epoch_values(entry))
     figures.learning_curves(cell.folder / "curves.png", history, cell.name)
     for name in ("curves.png", "history.json"):
         tracker.log_artifact(cell.folder / name, "training")
+
+
+def _history(cell: Cell) -> list[dict[str, Any]]:
+    """A history that is damaged or gone is written again, from the journal."""
+    with contextlib.suppress(DamagedError):
+        history = cell.history()
+        if history:
+            return history
+    epochs = [history_entry(epoch, values) for epoch, values in sorted(epochs_of(cell.folder).items())]
+    if epochs:
+        write_json(cell.folder / "history.json", {"epochs": epochs})
+    return epochs
 
 
 def workers(tracker: RunTracker, cell: Cell) -> None:

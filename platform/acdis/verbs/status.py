@@ -89,6 +89,7 @@ def view(standings: Sequence[Standing], most: int) -> Group:
     reasons = [
         f"{each.member.cell} failed: {each.state.get('reason')}" for each in chosen if each.status == "failed"
     ]
+    reasons += [problem for each in standings for problem in each.damage]
     return Group(table, Text("\n".join([*dict.fromkeys(reasons), counted(standings) + hidden])))
 
 
@@ -116,6 +117,8 @@ def _status(standing: Standing) -> str:
     if standing.status == "running":
         share = _share(standing.state)
         return f"{said}{share}" if said else "running"
+    if said == "damaged":
+        return said
     if standing.status == "missing" and said:
         return "not scored" if said in ("scored", "scoring", "done") else "stopped"
     return standing.status

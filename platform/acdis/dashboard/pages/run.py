@@ -68,6 +68,7 @@ def run(request: Request, cell: str = "", against: str | None = None, spec: str 
         standing=standing(shown.cell, dict(shown.state)) if shown.cell else "",
         warning=PHANTOM_WARNING if _on_phantoms(shown) else "",
         trouble=site.trouble(),
+        damage=shown.cell.damage() if shown.cell else [],
     )
 
 
