@@ -21,6 +21,16 @@ def home() -> Path:
     return _usable(place())
 
 
+def to_read() -> Path:
+    """As `home`, for what only looks: a folder that is there may be one that cannot be written to.
+
+    Raises:
+        UserError: as `home`, or it cannot be read.
+    """
+    path = place()
+    return path if path.is_dir() and os.access(path, os.R_OK | os.X_OK) else home()
+
+
 def place() -> Path:
     """The absolute path of the folder that keeps stores, checkpoints, caches and reports.
 

@@ -194,10 +194,11 @@ def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any
     Raises:
         UserError: the folder is a symbolic link to somewhere else.
     """
-    cell = Cell(home.cells(base) / name)
-    if not cell.folder.resolve().is_relative_to(home.cells(base).resolve()):
-        raise UserError(f"{cell.folder}: leads out of {home.cells(base)}; remove the symbolic link")
-    cell.folder.mkdir(parents=True, exist_ok=True)
+    cell = _inside(base, name)
+    try:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.UnwritableError(cell.folder, error) from None
     for problem in damage.move_aside(cell.folder):
         log.warning("%s", problem)
     if not (cell.folder / "lineage.json").exists():
@@ -205,6 +206,40 @@ def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any
         files.write_json(cell.folder / "lineage.json", details | ({"tags": {}} if begun else {}))
     if not (cell.folder / "config.yaml").exists():
         files.write_text(cell.folder / "config.yaml", config.dump(experiment))
+    return cell
+
+
+def borrowed(base: Path, cell: Cell) -> Cell:
+    """The cell, where its folder can be written to; else a copy in the home, to be scored there.
+
+    Raises:
+        UserError: it cannot be copied.
+    """
+    if os.access(cell.folder, os.W_OK | os.X_OK):
+        return cell
+    own = _inside(base, cell.name)
+    if own.weights.exists():
+        return own
+    for name in (
+        "lineage.json",
+        "history.json",
+        "config.yaml",
+        cell.weights.name,
+    ):  # the weights are the last
+        try:
+            content = (cell.folder / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(f"{cell.folder / name}: cannot be read ({files.reason(error)})") from None
+        files.write_bytes(own.folder / name, content)
+    return own
+
+
+def _inside(base: Path, name: str) -> Cell:
+    cell = Cell(home.cells(base) / name)
+    if not cell.folder.resolve().is_relative_to(home.cells(base).resolve()):
+        raise UserError(f"{cell.folder}: leads out of {home.cells(base)}; remove the symbolic link")
     return cell
 
 

@@ -140,7 +140,9 @@ def _read_state(base: Path) -> dict[str, Any]:
         state = read_json(_folder(base) / "head.json")
     except ValueError:
         return {}
-    return state if {"mark", "address", "temporary", "token"} <= state.keys() else {}
+    if not {"mark", "address", "temporary"} <= state.keys():
+        return {}
+    return state | {"token": str(_folder(base) / "token")}  # wherever the home is by now
 
 
 def _launch(log: Path, state: dict[str, Any]) -> subprocess.Popen[bytes]:

@@ -5,11 +5,14 @@ MLflow's own UI and API stay as they are; `/acdis` is put before its catch-all r
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import threading
 from typing import Any
 
 from acdis.errors import UserError
+from acdis.tracking import moved, sqlite_path
 
 #: Where our pages are, below the server's prefix.
 PLACE = "/acdis"
@@ -47,12 +50,21 @@ def attach(app: Any, protect: Any = lambda pages, site: pages) -> Any:
     from acdis.dashboard.warm import warm
 
     settings = from_environment()
+    _lead_here(settings.uri)
     site = Site(settings)
     place = settings.prefix + PLACE
     app.router.routes.insert(0, Mount(place, protect(pages(site), site)))
     app.router.routes.insert(0, Route(place, _to_the_overview))
     threading.Thread(target=warm, args=(site,), name="acdis-warm", daemon=True).start()
     return app
+
+
+def _lead_here(uri: str) -> None:
+    """A store whose home has moved leads to its artifacts again; one that cannot be changed stays."""
+    path = sqlite_path(uri)
+    if path is not None and path.exists() and moved.is_writable(path):
+        with contextlib.suppress(sqlite3.Error):  # MLflow says what is wrong with it
+            moved.rewrite(path)
 
 
 def pages(site: Any) -> Any:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from acdis import files
 from acdis.errors import UserError
+from acdis.tracking import moved
 
 #: MLflow's own patience with a dead server is minutes per call; the journal does the waiting here.
 #: What the user has set stays. No telemetry, no emoji lines between the progress display.
@@ -74,8 +75,10 @@ def open_store(uri: str) -> Any:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     path = sqlite_path(uri)
     with store_lock(uri):
-        if path is not None and not path.exists():
-            _create(path)
+        if path is not None:
+            if not path.exists():
+                _create(path)
+            moved.rewrite(path)
         return MlflowClient(tracking_uri=uri)
 
 
@@ -88,6 +91,7 @@ def _create(path: Path) -> None:
     # MLflow keeps an engine per address for the life of the process: the name must not come back.
     aside = path.with_name(f"{path.name}.new-{secrets.token_hex(8)}")
     MlflowClient(tracking_uri=f"sqlite:///{aside}")
+    moved.settle(aside, moved.artifacts(path))
     files.publish(aside, path)
 
 
@@ -96,7 +100,7 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     known = client.get_experiment_by_name(name)
     if known is None:
         path = sqlite_path(uri)
-        location = (path.parent / "mlartifacts").as_uri() if path else None
+        location = moved.artifacts(path).as_uri() if path else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except Exception:

@@ -19,7 +19,8 @@ from pathlib import Path
 from acdis import home
 from acdis.dashboard.settings import SPECS_VARIABLE
 from acdis.errors import UserError
-from acdis.tracking import ENVIRONMENT, default_uri, open_store, public
+from acdis.files import UnwritableError
+from acdis.tracking import ENVIRONMENT, default_uri, moved, open_store, public, sqlite_path
 
 #: Seconds that the server may take to start, and to end after Ctrl-C.
 START, END = 120.0, 10.0
@@ -53,17 +54,18 @@ def dashboard(wanted: Wanted) -> None:
     Raises:
         UserError: a spec or its data is wrong, the port is taken, or the package is not installed.
     """
-    base = home.home()
+    base = home.to_read()
     uri = wanted.store or default_uri(base)
     app = PROTECTED if wanted.login else APP
     _check(wanted, uri, app)
     if wanted.specs:
         _remember(wanted, base)
     port = wanted.port or _free(wanted.host)
-    if uri.startswith("sqlite"):
-        open_store(uri)  # made once before a server of several processes would
     address = f"http://{'127.0.0.1' if wanted.host == '0.0.0.0' else wanted.host}:{port}{wanted.prefix}"
-    with _served(_command(wanted, base, uri, app, port), _environment(wanted)) as server:
+    with (
+        _opened(uri, base) as uri,
+        _served(_command(wanted, base, uri, app, port), _environment(wanted)) as server,
+    ):
         _wait(server, f"http://{wanted.host}:{port}/health")
         print(f"dashboard: {address}/acdis/   MLflow: {address}/   (Ctrl-C ends it)", flush=True)
         try:
@@ -72,6 +74,21 @@ def dashboard(wanted: Wanted) -> None:
             return
     if server.returncode:
         raise UserError(f"the server ended by itself ({server.returncode}); what it said stands above")
+
+
+@contextlib.contextmanager
+def _opened(uri: str, base: Path) -> Iterator[str]:
+    """The store that is served: made once before a server of several processes would, or a copy."""
+    path = sqlite_path(uri)
+    if path is None or moved.is_writable(path):
+        if uri.startswith("sqlite"):
+            open_store(uri)
+        yield uri
+        return
+    with moved.readable(path, moved.artifacts(path)) as copy:
+        print(f"{path} is read-only: a copy is shown, and what is changed in MLflow's pages is not kept")
+        open_store(f"sqlite:///{copy}")
+        yield f"sqlite:///{copy}"
 
 
 def _check(wanted: Wanted, uri: str, app: str) -> None:
@@ -112,9 +129,11 @@ def _remember(wanted: Wanted, base: Path) -> None:
     from acdis.verbs.specs import open_specs
 
     with Display() as display:
-        roster.save(
-            open_specs(wanted.specs, wanted.experiment, wanted.overrides, None, None, base, display), base
-        )
+        members = open_specs(wanted.specs, wanted.experiment, wanted.overrides, None, None, base, display)
+        try:
+            roster.save(members, base)
+        except UnwritableError as error:
+            display.say(f"cells are shown as `ablate` has noted them: {error}")
 
 
 def _command(wanted: Wanted, base: Path, uri: str, app: str, port: int) -> list[str]:
@@ -128,7 +147,7 @@ def _environment(wanted: Wanted) -> dict[str, str]:
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | ENVIRONMENT
     if wanted.specs:
         own[SPECS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in wanted.specs)
-    return own | dict(os.environ) | {"ACDIS_HOME": str(home.home())}
+    return own | dict(os.environ) | {"ACDIS_HOME": str(home.to_read())}
 
 
 @contextlib.contextmanager

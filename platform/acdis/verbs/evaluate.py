@@ -27,7 +27,7 @@ def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequenc
     """Score a finished cell and show the table.
 
     Args:
-        run: a cell's name, the beginning of it, or its folder.
+        run: a cell's name, the beginning of it, or its folder, which may be another's and read-only.
         root: folder of cases; none: those that the cell was trained on.
         split: a file that lists the cases to score; none: the cell's own test cases, or with another root
             all cases in it.
@@ -37,9 +37,12 @@ def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequenc
         UserError: no such cell, not trained yet, or a case that is not there.
     """
     base = home.home()
-    cell = cells.find_trained(base, run)
+    found = cells.find_trained(base, run)
+    cell = cells.borrowed(base, found)
     experiment = _experiment(cell, root, overrides)
     with Display() as display, cell.alone():
+        if cell != found:
+            display.say(f"{found.folder} cannot be written to: a copy of it is scored in {cell.folder}")
         inputs = Inputs((), (), tuple(_entries(cell, experiment, base, root, split, display)))
         folder = evaluation_folder(cell, experiment, inputs.test_fingerprint)
         job = Job(experiment, cell, inputs, folder, tracking_of(experiment, base), base)

@@ -79,7 +79,7 @@ def trained(wanted: Wanted) -> tuple[list[SpecFacts], Reader]:
     from acdis.verbs.progress import Display
     from acdis.verbs.specs import open_specs
 
-    base = home.home()
+    base = home.to_read()
     # What is said on the way must not stand in the report: `acdis report … > table.csv`.
     with contextlib.redirect_stdout(sys.stderr), Display() as display:
         members = open_specs(

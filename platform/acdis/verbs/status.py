@@ -44,7 +44,7 @@ def status(
     Raises:
         UserError: a spec, an experiment or its data is wrong.
     """
-    base = home.home()
+    base = home.to_read()
     with Display() as display:
         if not display.live:
             display.console.width = WIDTH
