@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,14 @@ def test_paths_of_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.delenv("CASES")
     with pytest.raises(UserError, match=r"data\.root: the environment variable in '\$CASES/a' is not set"):
         home.expand("$CASES/a", "data.root")
+
+
+def test_one_that_can_only_be_read_is_for_looking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ACDIS_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    assert home.to_read() == tmp_path
+    with pytest.raises(UserError, match=r"ACDIS_HOME: .* cannot be written to; set it to another folder"):
+        home.home()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"ACDIS_HOME: .* cannot be"):
+        home.to_read()

@@ -271,3 +271,24 @@ def test_what_a_killed_run_left_half_written_is_swept_by_the_next(tmp_path: Path
             assert not (tmp_path / ".0123456789abcdef.part").exists()
         stream.write(b"{}")
     assert cell.roles() == []
+
+
+def test_a_cell_that_may_only_be_read_is_copied_into_ones_own_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = methods.resolve(config.parse(FULL, "test"))
+    theirs = cells.create(tmp_path / "theirs", "acdis-1", experiment, {"tags": {"a": "b"}})
+    theirs.weights.write_text("weights")
+    theirs.update(status="done")
+    mine = tmp_path / "mine"
+    assert cells.borrowed(mine, theirs) == theirs
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    own = cells.borrowed(mine, theirs)
+    assert own.folder == mine / "cells" / "acdis-1"
+    assert (own.experiment(), own.weights.read_text(), own.state()) == (experiment, "weights", {})
+    own.weights.write_text("trained here")
+    assert cells.borrowed(mine, theirs).weights.read_text() == "trained here"
+    (tmp_path / "other").mkdir()
+    (mine / "cells" / "acdis-2").symlink_to(tmp_path / "other")
+    with pytest.raises(UserError, match="symbolic link"):
+        cells.borrowed(mine, Cell(tmp_path / "theirs" / "acdis-2"))

@@ -1,4 +1,4 @@
-"""A home that was moved or copied: artifacts are found where it is now, and nothing is written where it was."""
+"""A home that was moved or copied: artifacts are found where it is now, nothing is written where it was."""
 
 from __future__ import annotations
 
