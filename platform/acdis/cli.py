@@ -63,11 +63,14 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="score on the cases in this folder instead")] = None,
     split: Annotated[Path | None, typer.Option(help="score on the cases that this file lists")] = None,
     overrides: Overrides = None,
+    with_trained: Annotated[
+        bool, typer.Option("--with-trained", help="also cases that it was trained or chosen on")
+    ] = False,
 ) -> None:
     """Score a trained run again, on the same or other data, without training."""
     from acdis.verbs.evaluate import evaluate as verb
 
-    _run(verb, run, root, split, overrides or [])
+    _run(verb, run, root, split, overrides or [], with_trained)
 
 
 Words = Annotated[
@@ -229,11 +232,40 @@ def report_figures(
 
 
 @data_app.command("check")
-def data_check(root: Annotated[Path, typer.Argument(help="folder of cases")]) -> None:
+def data_check(
+    root: Annotated[Path, typer.Argument(help="folder of cases")],
+    overrides: Overrides = None,
+    experiment: Annotated[
+        Path | None, typer.Option("--experiment", help="whose data: names of files, labels, split")
+    ] = None,
+) -> None:
     """Find and validate cases; everything that is wrong is listed in one go."""
     from acdis.verbs.data import check
 
-    _run(check, root)
+    _run(check, root, experiment, overrides or [])
+
+
+@data_app.command("splits")
+def data_splits(
+    paths: Annotated[
+        list[Path], typer.Argument(help="split files or their folder; with --folds the folder of cases")
+    ],
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=2, help="write lists of so many folds of these cases")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="folder for the lists of the folds")] = Path("folds"),
+    seed: Annotated[int, typer.Option(min=0, help="of the draw")] = 0,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="what names files, labels, patients: data.scheme=…")
+    ] = None,
+) -> None:
+    """Tell which of the field's published lists split files hold; or draw folds, patients kept together."""
+    from acdis.verbs.data import check_lists, draw_folds
+
+    if folds is None:
+        _run(check_lists, paths)
+    else:
+        _run(draw_folds, paths, folds, seed, out, overrides or [])
 
 
 @data_app.command("prepare")

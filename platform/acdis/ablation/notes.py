@@ -152,6 +152,8 @@ class Lineage(_Note):
 
     tags: dict[str, str] = {}
     splits: Splits = Splits()
+    voxels: dict[str, str] = {}  # SHA-256 of the images of each case that it learned from
+    patients: dict[str, str] = {}  # of these cases
 
 
 def read(path: Path, kind: type[BaseModel]) -> dict[str, Any]:

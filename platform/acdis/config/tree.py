@@ -70,11 +70,48 @@ class Augmentation(Config):
     flip: float = Field(0.5, ge=0, le=1, description="probability of a flip, each axis")
 
 
+class FilePatterns(Config):
+    """Where a data set of other names than the built-in ones keeps its files, as paths below `data.root`.
+
+    `{case}` stands for the case's name, `*` for anything within one folder's or file's name:
+    "{case}/{case}_t1Gd.nii.gz".
+    """
+
+    FLAIR: str = Field(min_length=1, max_length=500)
+    T1ce: str = Field(min_length=1, max_length=500)
+    T1: str = Field(min_length=1, max_length=500)
+    T2: str = Field(min_length=1, max_length=500)
+    segmentation: str = Field(min_length=1, max_length=500)
+
+    def parts(self) -> dict[str, str]:
+        """Part of a case -> pattern."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
 class Data(Config):
     """From files on disk to crops."""
 
     root: str | None = Field(None, description="folder of cases; or give phantoms")
     phantoms: Phantoms | None = Field(None, description="draw phantoms instead of reading a folder")
+    files: FilePatterns | None = Field(
+        None, description="paths of the files, where they are not named as a known data set names them"
+    )
+    scheme: str | None = Field(
+        None, description="what the labels mean, where names do not tell: brats_ped2024 …; docs/data.md"
+    )
+    labels: dict[int, Literal["background", "NCR", "ED", "ET"]] | None = Field(
+        None,
+        description="what each value of a segmentation means, instead of a scheme: {1: NCR, 2: ED, 3: ET}",
+    )
+    patients: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description=(
+            "who was scanned, where names do not tell: a CSV file with columns case and patient, or a "
+            "regular expression whose first group is the patient. None: what known data sets' names say"
+        ),
+    )
     split: Split = Field(default_factory=Split)
     spacing: PositiveFloat | None = Field(
         None,
@@ -101,6 +138,10 @@ class Data(Config):
     def _fits(self) -> Data:
         if self.root is not None and self.phantoms is not None:
             raise ValueError("give either root or phantoms, not both")
+        if self.labels is not None and self.scheme is not None:
+            raise ValueError("give either labels or scheme, not both")
+        if self.files is not None and self.labels is None and self.scheme is None:
+            raise ValueError("files of other names need labels or a scheme: say what the labels mean")
         if max(self.crop) > self.min_size:
             raise ValueError(
                 f"crop {self.crop} is larger than min_size "

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,6 @@ def prepare(
     """
     _make_folders(cache)
     entries: dict[str, Entry] = {}
-    digests: dict[str, str] = {}
     errors: dict[str, str] = {}
     pool = ThreadPoolExecutor(max(1, processes))
     try:
@@ -60,7 +60,7 @@ def prepare(
         for done, future in enumerate(as_completed(pending), start=1):
             name = pending[future]
             try:
-                entries[name], digests[name] = future.result()
+                entries[name] = future.result()
             except UserError as error:
                 errors[name] = str(error)
             if progress is not None:
@@ -68,10 +68,10 @@ def prepare(
     finally:  # on Ctrl-C too: what has not begun is dropped
         pool.shutdown(wait=False, cancel_futures=True)
     folders = {case.name: case.images[0].parent for case in cases}
-    for name, other in copies(digests).items():
+    for name, other in copies({name: entry.voxels for name, entry in entries.items()}).items():
         errors[name] = f"{folders[name]}: duplicate case: the same images as {other}"
     _refuse(errors, len(cases))
-    return {case.name: entries[case.name] for case in cases}
+    return {case.name: replace(entries[case.name], patient=case.patient or case.name) for case in cases}
 
 
 def _refuse(errors: Mapping[str, str], count: int) -> None:
@@ -97,8 +97,8 @@ def _make_folders(cache: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _entry(case: Case, data: config.Data, cache: Path) -> tuple[Entry, str]:
-    """Open a prepared case, made now if it is not there whole, and the digest of its voxels."""
+def _entry(case: Case, data: config.Data, cache: Path) -> Entry:
+    """Open a prepared case, made now if it is not there whole."""
     before = stamps(case)
     try:
         mark = fingerprint(case, data, cache)
@@ -113,9 +113,7 @@ def _entry(case: Case, data: config.Data, cache: Path) -> tuple[Entry, str]:
     return found
 
 
-def _make(
-    case: Case, data: config.Data, cache: Path, folder: Path, mark: str, before: Any
-) -> tuple[Entry, str]:
+def _make(case: Case, data: config.Data, cache: Path, folder: Path, mark: str, before: Any) -> Entry:
     """Preprocess a case and open what came of it; `before`: stamps of its files when they were hashed."""
     temporary = cache / f".tmp-{uuid.uuid4().hex}"
     try:
@@ -160,6 +158,7 @@ def _write(folder: Path, case: Case, data: config.Data, mark: str) -> None:
         "name": case.name,
         "fingerprint": mark,
         "voxels": image_digest(volume),
+        "notes": volume.notes,
         "sizes": {file: (folder / file).stat().st_size for file in ARRAYS},
         "meta": prepared.meta.as_dict(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from acdis.data import nifti
-from acdis.data.layouts import LABELS, MSD_CHANNELS, Case, Finding, Problem, find
+from acdis.data import background, nifti, orientation
+from acdis.data.layouts import MSD_CHANNELS, Case, Finding, find
+from acdis.data.problems import Note, Problem
+from acdis.data.schemes import Scheme, meanings
 from acdis.errors import UserError
 from acdis.vocabulary import MODALITIES
 
@@ -19,6 +22,7 @@ __all__ = [
     "Case",
     "CaseReport",
     "Finding",
+    "Note",
     "Problem",
     "Volume",
     "check",
@@ -26,36 +30,49 @@ __all__ = [
     "find",
     "image_digest",
     "read",
+    "read_labels",
 ]
 
 #: Grids of one case may lie this far apart at their corners, in voxels: headers round differently.
 _SHIFT_TOLERANCE = 0.1
+#: Labels so near to a whole number are taken for it: files that scale or resample round.
+_LABEL_TOLERANCE = 0.01
+_OBLIQUE = 5.0  # degrees
 
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What `check` found: voxels, mm per voxel, labels as in the file; None or empty where unreadable."""
+    """What `check` found: voxels, mm per voxel, labels as in the file; None or empty where unreadable.
+
+    `orientation`: what the file's axes run towards, such as "LPS"; `notes`: what was taken for what.
+    """
 
     case: Case
     shape: tuple[int, ...] | None
     spacing: tuple[float, float, float] | None
     labels: tuple[float, ...]
     problems: tuple[Problem, ...]
+    orientation: str = ""
+    notes: tuple[Note, ...] = ()
     digest: str = field(default="", repr=False)
+    enhancing: bool = field(default=False, repr=False)
+    lesion: float = field(default=0.0, repr=False)  # mm³
 
 
 @dataclass(frozen=True)
 class Volume:
     """A case in memory: images float32 [4, D, H, W] in the order of `MODALITIES`, labels uint8 [D, H, W].
 
-    D, H, W are the file's own axes i, j, k; labels index `CLASSES`; `affine` (4×4) takes voxel indices to
-    mm; `spacing` is mm per voxel.
+    The axes run as BraTS's do, to the left, to the back and upwards (`orientation.AXES`), whichever way the
+    file's run; labels index `CLASSES`; the background is 0; `affine` (4×4) takes voxel indices to mm;
+    `spacing` is mm per voxel; `notes`: what was taken for what.
     """
 
     images: np.ndarray
     labels: np.ndarray
     affine: np.ndarray
     spacing: tuple[float, float, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,7 @@ class _Part:
     path: Path
     voxels: np.ndarray
     affine: np.ndarray
+    apart: float
 
 
 def check(
@@ -103,6 +121,22 @@ def read(case: Case) -> Volume:
     return volume
 
 
+def read_labels(case: Case) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """The segmentation alone: indices in `CLASSES`, uint8 [D, H, W] in the file's axes, and mm per voxel.
+
+    Raises:
+        UserError: it cannot be read, or holds labels that its scheme does not know.
+    """
+    try:
+        voxels, affine, apart = nifti.load(case.segmentation, dimensions=3)
+    except nifti.UnreadableError as error:
+        raise UserError(f"{case.segmentation}: {error}") from None
+    part = _rounded(_Part("segmentation", case.segmentation, voxels, affine, apart), [])
+    if problems := _label_problems(case, part.path, _values(part.voxels)):
+        raise UserError("; ".join(map(str, problems)))
+    return _remap(part.voxels, case.scheme), nifti.voxel_sizes(affine)
+
+
 def image_digest(volume: Volume) -> str:
     """SHA-256 of the voxels, whatever file format and compression they came in."""
     return hashlib.sha256(volume.images.data).hexdigest()
@@ -130,7 +164,9 @@ def _report(case: Case) -> CaseReport:
     report, volume = _inspect(case)
     if volume is None:
         return report
-    return replace(report, digest=image_digest(volume))
+    lesion = float(np.count_nonzero(volume.labels) * math.prod(volume.spacing))
+    enhancing = bool((volume.labels == 3).any())
+    return replace(report, digest=image_digest(volume), enhancing=enhancing, lesion=lesion)
 
 
 def _inspect(case: Case) -> tuple[CaseReport, Volume | None]:
@@ -139,18 +175,85 @@ def _inspect(case: Case) -> tuple[CaseReport, Volume | None]:
     parts = _load(case, problems)
     shape = parts[0].voxels.shape if parts else None
     spacing = nifti.voxel_sizes(parts[0].affine) if parts else None
+    axes = orientation.axes(parts[0].affine) if parts else ""
+    notes = list(_header_notes(parts))
+    parts = [_on_background(part, notes) for part in parts]
     problems += [Problem(case.name, part.path, reason) for part, reason in _part_problems(parts)]
     problems += [Problem(case.name, part.path, reason) for part, reason in _grid_problems(parts)]
+    problems += [Problem(case.name, part.path, reason) for part, reason in _equal_parts(parts)]
     values: tuple[float, ...] = ()
     segmentation = next((part for part in parts if part.name not in MODALITIES), None)
     if segmentation is not None:
+        segmentation = _rounded(segmentation, notes)
         values = _values(segmentation.voxels)
-        problems += _label_problems(case, values)
+        problems += _label_problems(case, segmentation.path, values)
+        notes += _outside(case.scheme, segmentation.voxels)
     if shape is None or spacing is None or segmentation is None or problems:
-        return CaseReport(case, shape, spacing, values, tuple(problems)), None
-    images = np.stack([part.voxels for part in parts if part is not segmentation])
-    volume = Volume(images, _remap(segmentation.voxels, case.layout), parts[0].affine, spacing)
-    return CaseReport(case, shape, spacing, values, ()), volume
+        told = tuple(Note(case.name, text) for text in notes)
+        return CaseReport(case, shape, spacing, values, tuple(problems), axes, told), None
+    images = np.stack([part.voxels for part in parts if part.name in MODALITIES])
+    notes += background.doubts((images != 0).any(axis=0), spacing)
+    volume = _volume(images, _remap(segmentation.voxels, case.scheme), parts[0].affine, tuple(notes))
+    told = tuple(Note(case.name, text) for text in notes)
+    return CaseReport(case, shape, spacing, values, (), axes, told), volume
+
+
+def _volume(images: np.ndarray, classes: np.ndarray, affine: np.ndarray, notes: tuple[str, ...]) -> Volume:
+    """The arrays with BraTS's axes."""
+    if orientation.axes(affine) != orientation.AXES:
+        images = np.stack([orientation.to_lps(image, affine)[0] for image in images])
+        turned, affine = orientation.to_lps(classes, affine)
+        classes = np.ascontiguousarray(turned)
+    return Volume(images, classes, affine, nifti.voxel_sizes(affine), notes)
+
+
+def _header_notes(parts: Sequence[_Part]) -> Iterator[str]:
+    """What the headers say twice and not alike, and grids that are oblique."""
+    for part in parts:
+        if part.apart > _SHIFT_TOLERANCE * min(nifti.voxel_sizes(part.affine)):
+            yield f"{part.name}: sform and qform lie up to {part.apart:.3g} mm apart; the sform is taken"
+    if parts and (tilt := orientation.tilt(parts[0].affine)) > _OBLIQUE:
+        yield f"its grid is oblique by {tilt:.0f}°; the axes are taken for the nearest ones"
+
+
+def _on_background(part: _Part, notes: list[str]) -> _Part:
+    """The part with a background of 0: where the border shares another value, that is taken away."""
+    if part.name not in MODALITIES or not (value := background.background(part.voxels)):
+        return part
+    notes.append(f"{part.name}: the background is {value:g} and not 0; it is taken away")
+    return replace(part, voxels=part.voxels - np.float32(value))
+
+
+def _equal_parts(parts: Sequence[_Part]) -> Iterator[tuple[_Part, str]]:
+    """Modalities that hold the voxels of another."""
+    seen: dict[str, _Part] = {}
+    for part in parts:
+        if part.name in MODALITIES and part.voxels.any():
+            first = seen.setdefault(hashlib.sha256(part.voxels.tobytes()).hexdigest(), part)
+            if first is not part:
+                yield part, f"{part.name} holds the same voxels as {first.name}: one of the two is a copy"
+
+
+def _rounded(part: _Part, notes: list[str]) -> _Part:
+    """Labels that lie next to whole numbers as whole numbers; others stay, and are refused later."""
+    voxels = part.voxels
+    if voxels.dtype.kind != "f" or not np.isfinite(voxels).all():
+        return part
+    whole = np.rint(voxels)
+    off = np.abs(voxels - whole)
+    if not off.any() or off.max() > _LABEL_TOLERANCE:
+        return part
+    count = np.count_nonzero(off)
+    notes.append(
+        f"segmentation: {count:,} voxels lie up to {off.max():.2g} off a whole number and are rounded"
+    )
+    return replace(part, voxels=whole)
+
+
+def _outside(scheme: Scheme, voxels: np.ndarray) -> Iterator[str]:
+    for value, what in scheme.outside:
+        if count := int(np.count_nonzero(voxels == value)):
+            yield f"segmentation: {count:,} voxels of {what} (label {value}) belong to none of WT, TC and ET"
 
 
 def _load(case: Case, problems: list[Problem]) -> list[_Part]:
@@ -164,18 +267,20 @@ def _load(case: Case, problems: list[Problem]) -> list[_Part]:
     for name, path in (*names, ("segmentation", case.segmentation)):
         many = name == "all modalities"
         try:
-            voxels, affine = nifti.load(path, dimensions=4 if many else 3)
+            voxels, affine, apart = nifti.load(path, dimensions=4 if many else 3)
         except nifti.UnreadableError as error:
             problems.append(Problem(case.name, path, str(error)))
             continue
         if not many:
-            parts.append(_Part(name, path, voxels if name == "segmentation" else _single(voxels), affine))
+            own = voxels if name == "segmentation" else _single(voxels)
+            parts.append(_Part(name, path, own, affine, apart))
         elif voxels.shape[3] != len(MODALITIES):
             problems.append(Problem(case.name, path, f"has {voxels.shape[3]} channels where 4 are due"))
         else:
             channels = zip(MODALITIES, MSD_CHANNELS, strict=True)
             parts += [
-                _Part(modality, path, _single(voxels[..., index]), affine) for modality, index in channels
+                _Part(modality, path, _single(voxels[..., index]), affine, apart)
+                for modality, index in channels
             ]
     return parts
 
@@ -214,19 +319,12 @@ def _grid_problems(parts: list[_Part]) -> Iterator[tuple[_Part, str]]:
         if part.voxels.shape != first.voxels.shape:
             yield part, f"{part.name} has shape {part.voxels.shape}, {first.name} has {first.voxels.shape}"
             continue
-        shift = _corner_shift(first.affine, part.affine, first.voxels.shape)
+        shift = nifti.corner_shift(first.affine, part.affine, first.voxels.shape)
         if shift > _SHIFT_TOLERANCE * min(nifti.voxel_sizes(first.affine)):
             yield (
                 part,
                 f"{part.name} has another affine than {first.name}: the grids lie up to {shift:.3g} mm apart",
             )
-
-
-def _corner_shift(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """mm between the places that two affines give to the corners of one array, at most."""
-    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)], dtype=np.float64)
-    corners[:, :3] *= np.array(shape) - 1
-    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
 
 
 def _values(voxels: np.ndarray) -> tuple[float, ...]:
@@ -242,19 +340,27 @@ def _values(voxels: np.ndarray) -> tuple[float, ...]:
     return tuple(float(value) for value in np.unique(voxels))
 
 
-def _label_problems(case: Case, values: tuple[float, ...]) -> list[Problem]:
-    known = LABELS[case.layout]
-    unknown = [value for value in values if value not in known]
+def _label_problems(case: Case, path: Path, values: tuple[float, ...]) -> list[Problem]:
+    unknown = [value for value in values if value not in case.scheme.values]
     if not unknown:
         return []
-    shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (" …" if len(unknown) > 5 else "")
-    reason = f"segmentation has unknown label {shown}; {case.layout} has {', '.join(map(str, known))}"
-    return [Problem(case.name, case.segmentation, reason)]
+    shown = ", ".join(map(_in_full, unknown[:5])) + (" …" if len(unknown) > 5 else "")
+    known = ", ".join(map(str, case.scheme.values))
+    reason = f"segmentation has unknown label {shown}; {case.scheme.name} has {known}"
+    elsewhere = [f"{_in_full(value)} is {what}" for value in unknown[:5] if (what := meanings(value))]
+    if elsewhere:
+        reason += f" ({'; '.join(elsewhere)}: name the scheme by data.scheme, or write data.labels)"
+    return [Problem(case.name, path, reason)]
 
 
-def _remap(voxels: np.ndarray, layout: str) -> np.ndarray:
+def _in_full(value: float) -> str:
+    """All digits, and none where there are none."""
+    return np.format_float_positional(value, trim="-")
+
+
+def _remap(voxels: np.ndarray, scheme: Scheme) -> np.ndarray:
     """Labels of the file to indices in `vocabulary.CLASSES`."""
-    table = np.zeros(max(LABELS[layout]) + 1, dtype=np.uint8)
-    for before, after in LABELS[layout].items():
+    table = np.zeros(max(scheme.values) + 1, dtype=np.uint8)
+    for before, after in scheme.classes:
         table[before] = after
-    return np.ascontiguousarray(table[voxels.astype(np.uint8)])
+    return np.ascontiguousarray(table[voxels.astype(np.int64)])

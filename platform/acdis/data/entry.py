@@ -24,12 +24,22 @@ ARRAYS = ("image.npy", "label.npy", "native_label.npy", "lesion.npy")
 
 @dataclass(frozen=True)
 class Entry:
-    """A prepared case on disk. `meta` says where its box lies in the file's volume."""
+    """A prepared case on disk.
+
+    Attributes:
+        meta: where its box lies in the file's volume.
+        patient: who was scanned.
+        voxels: SHA-256 of the images' voxels, the same for copies under other names.
+        notes: what was taken for what when it was prepared.
+    """
 
     name: str
     path: Path
     fingerprint: str
     meta: Meta
+    patient: str = ""
+    voxels: str = ""
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for another process."""
@@ -38,12 +48,21 @@ class Entry:
             "path": str(self.path),
             "fingerprint": self.fingerprint,
             "meta": self.meta.as_dict(),
+            "patient": self.patient,
+            "voxels": self.voxels,
         }
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Entry:
         """Undo `as_dict`."""
-        return cls(tree["name"], Path(tree["path"]), tree["fingerprint"], Meta.from_dict(tree["meta"]))
+        return cls(
+            tree["name"],
+            Path(tree["path"]),
+            tree["fingerprint"],
+            Meta.from_dict(tree["meta"]),
+            tree["patient"],
+            tree["voxels"],
+        )
 
     def images(self) -> np.ndarray:
         """float32 [4, D, H, W] on the box, a read-only memory map: only what is indexed is read."""
@@ -87,8 +106,8 @@ def check_values(name: str, images: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def open_entry(folder: Path, name: str, mark: str) -> tuple[Entry, str] | None:
-    """The entry and its digest of voxels, or None if anything about the folder is not as it was written."""
+def open_entry(folder: Path, name: str, mark: str) -> Entry | None:
+    """The entry, or None if anything about the folder is not as it was written."""
     try:
         record: dict[str, Any] = json.loads(files.read(folder / "case.json", files.TEXT))
         if (record["name"], record["fingerprint"]) != (name, mark):
@@ -96,9 +115,12 @@ def open_entry(folder: Path, name: str, mark: str) -> tuple[Entry, str] | None:
         if any((folder / file).stat().st_size != record["sizes"][file] for file in ARRAYS):
             return None
         meta = Meta.from_dict(record["meta"])
-        if not (meta.is_sound() and isinstance(record["voxels"], str) and _arrays_fit(folder, meta)):
+        voxels, notes = record["voxels"], record["notes"]
+        if not (meta.is_sound() and all(isinstance(each, str) for each in (voxels, *notes))):
             return None
-        return Entry(name, folder, mark, meta), record["voxels"]
+        if not _arrays_fit(folder, meta):
+            return None
+        return Entry(name, folder, mark, meta, voxels=voxels, notes=tuple(notes))
     except Exception:  # a damaged header fails anywhere in NumPy's parser, with any error
         return None
 

@@ -26,10 +26,11 @@ def fingerprint(case: Case, data: config.Data, cache: Path) -> str:
     tree = {
         "version": PREPROCESS_VERSION,
         "layout": case.layout,
+        "labels": case.scheme.classes,
         "spacing": data.spacing,
         "min_size": data.min_size,
         "background": data.background,
-        "files": [_file_hash(path, cache) for path in case.files],
+        "files": [file_hash(path, cache) for path in case.files],
     }
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
@@ -54,7 +55,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _file_hash(path: Path, cache: Path) -> str:
+def file_hash(path: Path, cache: Path) -> str:
     """SHA-256 of a file's bytes, remembered as long as path, size and times stay."""
     stamp = _stamp(path)
     key = hashlib.sha256(repr((str(path.absolute()), stamp)).encode()).hexdigest()[:32]
@@ -66,6 +67,11 @@ def _file_hash(path: Path, cache: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if _stamp(path) == stamp:
-        with suppress(OSError):  # only a shortcut
-            files.write_text(note, digest)
+        remember(note, digest)
     return digest
+
+
+def remember(note: Path, text: str) -> None:
+    """Keep a small file in the cache; a shortcut, so that it does not matter if it cannot be written."""
+    with suppress(OSError):
+        files.write_text(note, text)

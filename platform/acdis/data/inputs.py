@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from acdis import home
 from acdis.config import Data, Phantoms, Split
-from acdis.data import cache, fingerprints, phantom, splits
-from acdis.data.cases import Case, Problem, find
+from acdis.data import cache, fingerprints, phantom, splits, strata
+from acdis.data.cases import Case, Note, Problem, find
 from acdis.data.entry import Entry
+from acdis.data.patients import Patients
+from acdis.data.problems import gathered
+from acdis.data.strata import Stratum
 from acdis.errors import UserError
 
 #: Called with what is being done, how much is done, and of how much.
@@ -26,6 +29,7 @@ class Found:
 
     cases: dict[str, Case]
     problems: tuple[Problem, ...]
+    notes: tuple[Note, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -37,6 +41,7 @@ class Found:
         return Found(
             {name: case for name, case in self.cases.items() if name in names},
             tuple(problem for problem in self.problems if problem.case in names),
+            self.notes,
         )
 
 
@@ -47,6 +52,7 @@ class Inputs:
     train: tuple[Entry, ...]
     validation: tuple[Entry, ...]
     test: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()  # what was taken for what, a line for all cases of a kind
 
     @property
     def fingerprint(self) -> str:
@@ -70,7 +76,7 @@ def open_inputs(data: Data, base: Path, processes: int, progress: Progress) -> I
             fit them.
     """
     found = find_cases(data, base, progress)
-    lists = splits.resolve(_expanded(data.split), found.names, None)
+    lists = split_cases(found, data, base, processes, progress)
     wanted = (*lists.train, *lists.validation, *lists.test)
     counted = found if data.split.counts is not None else found.only(wanted)
     entries = prepare_cases(counted, wanted, data, base, processes, progress)
@@ -78,6 +84,7 @@ def open_inputs(data: Data, base: Path, processes: int, progress: Progress) -> I
         tuple(entries[name] for name in lists.train),
         tuple(entries[name] for name in lists.validation),
         tuple(entries[name] for name in lists.test),
+        notes_of(found, entries.values()),
     )
 
 
@@ -90,11 +97,48 @@ def open_for_learning(
         UserError: as `open_inputs`; what is wrong with test cases is not looked for.
     """
     found = find_cases(data, base, progress)
-    lists = splits.resolve(_expanded(data.split), found.names, None)
+    lists = split_cases(found, data, base, processes, progress)
     wanted = (*lists.train, *lists.validation)
     entries = prepare_cases(found.only(wanted), wanted, data, base, processes, progress)
     train, validation = (tuple(entries[name] for name in part) for part in (lists.train, lists.validation))
-    return Inputs(train, validation, ()), lists.test
+    return Inputs(train, validation, (), notes_of(found, entries.values())), lists.test
+
+
+def notes_of(found: Found, entries: Iterable[Entry]) -> tuple[str, ...]:
+    """What was taken for what, when cases were found and when they were prepared."""
+    told = [Note(entry.name, text) for entry in entries for text in entry.notes]
+    return tuple(gathered([*found.notes, *told]))
+
+
+def split_cases(found: Found, data: Data, base: Path, processes: int, progress: Progress) -> splits.Lists:
+    """Which of the cases train, validate and test; patients stay on one side.
+
+    Raises:
+        UserError: as `splits.resolve`, and what `data.patients` does not say.
+    """
+    patients = Patients(data.patients)
+    names = found.names
+    kinds = None
+    if data.split.counts is not None:
+        kinds = strata.kinds(_strata(found, data, base, processes, progress))
+    return splits.resolve(
+        expanded(data.split), names, None, {name: patients.of(name) for name in names}, kinds
+    )
+
+
+def _strata(found: Found, data: Data, base: Path, processes: int, progress: Progress) -> dict[str, Stratum]:
+    """From the recipe of phantoms, which may not even be drawn yet, else from segmentations."""
+    if data.phantoms is not None:
+        seed = data.phantoms.seed
+        return {
+            name: Stratum(*phantom.stratum(seed, index)) for index, name in enumerate(sorted(found.names), 1)
+        }
+    return strata.of_cases(
+        list(found.cases.values()),
+        home.cache(base),
+        processes,
+        lambda done, of: progress("reading segmentations for the draw", done, of),
+    )
 
 
 def prepare_cases(
@@ -105,7 +149,7 @@ def prepare_cases(
     Raises:
         UserError: every problem of `found`, and every problem in the content of the named cases.
     """
-    problems = [str(problem) for problem in found.problems]
+    problems = gathered(found.problems)
     whole = [found.cases[name] for name in names if name in found.cases]
     entries: dict[str, Entry] = {}
     try:
@@ -124,7 +168,7 @@ def prepare_cases(
     return entries
 
 
-def _expanded(split: Split) -> Split:
+def expanded(split: Split) -> Split:
     """Split files with `~` and `$VARIABLE` resolved."""
     files = {key: getattr(split, key) for key in ("train", "validation", "test")}
     found = {
@@ -142,12 +186,12 @@ def find_cases(data: Data, base: Path, progress: Progress) -> Found:
     if data.phantoms is not None:
         folders = _drawn(data.phantoms, base, progress)
         return _found(folders[0].parent).only({folder.name for folder in folders})
-    return _found(_root(data))
+    return _found(_root(data), data)
 
 
-def _found(root: Path) -> Found:
-    finding = find(root)
-    return Found({case.name: case for case in finding.cases}, tuple(finding.problems))
+def _found(root: Path, data: Data | None = None) -> Found:
+    finding = find(root, data)
+    return Found({case.name: case for case in finding.cases}, tuple(finding.problems), tuple(finding.notes))
 
 
 def _drawn(drawn: Phantoms, base: Path, progress: Progress) -> list[Path]:

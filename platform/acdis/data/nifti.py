@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,19 +20,30 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _VOXEL_MM = (0.01, 100.0)
 
 
+class Image(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        voxels: in the file's own axes (i, j, k) and dtype, or float64 where the header scales; Fortran order.
+        affine: 4×4 float64, voxel indices to mm.
+        apart: mm between the corners' places by sform and by qform, at most; 0 where one of them is not set.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    apart: float
+
+
 class UnreadableError(Exception):
     """A file cannot be used; the message is the reason, without the file's name."""
 
 
-def load(path: Path, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels in the file's own axes (i, j, k) and the affine to mm.
+def load(path: Path, dimensions: int) -> Image:
+    """Read a file.
 
     Args:
         path: a `.nii` or `.nii.gz` file, NIfTI-1.
-        dimensions: 3 or 4, how many the file must have.
-
-    Returns:
-        The array (the file's dtype, or float64 where the header scales; in Fortran order) and a 4×4 float64.
+        dimensions: 3 or 4, how many the file must have; last axes of length 1 beyond them are taken away.
 
     Raises:
         UnreadableError: with the reason.
@@ -51,7 +62,13 @@ def load(path: Path, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
         raise UnreadableError("is not a gzip file although its name ends in .gz")
     header = _header(_content(raw, _HEADER))
     shape = _shape(header, dimensions)
-    return _voxels(header, shape, raw), _affine(header)
+    affine = _affine(header)
+    return Image(_voxels(header, shape, raw), affine, _apart(header, shape))
+
+
+def _apart(header: Any, shape: tuple[int, ...]) -> float:
+    forms = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    return 0.0 if forms[0] is None or forms[1] is None else corner_shift(*forms, shape)
 
 
 def voxel_sizes(affine: np.ndarray) -> tuple[float, float, float]:
@@ -96,10 +113,19 @@ def _header(head: bytes) -> Any:
     return header
 
 
+def corner_shift(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """mm between the places that two affines give to the corners of one array, at most."""
+    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)], dtype=np.float64)
+    corners[:, :3] *= np.array(shape[:3]) - 1
+    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+
+
 def _shape(header: Any, dimensions: int) -> tuple[int, ...]:
     count = int(header["dim"][0])
     shape = tuple(int(side) for side in header["dim"][1 : 1 + max(count, 0)])
-    if count != dimensions:
+    while len(shape) > dimensions and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != dimensions:
         raise UnreadableError(f"is {count}-D {shape} where {dimensions}-D is due")
     if min(shape) < 1 or max(shape) > MAX_SIDE:
         raise UnreadableError(f"has shape {shape} in its header; each side must be 1 to {MAX_SIDE} voxels")
@@ -161,6 +187,10 @@ def _affine(header: Any) -> np.ndarray:
             affine = np.asarray(header.get_best_affine(), dtype=np.float64)
         except (HeaderDataError, ValueError) as error:
             raise UnreadableError(f"has a wrong qform in its header ({error})") from None
+    if qform is not None and _is_wrong(affine) and not _is_wrong(qform):
+        raise UnreadableError(
+            "has a wrong sform beside a sound qform in its header; set the sform to the qform"
+        )
     if not np.isfinite(affine).all() or (qform is not None and not np.isfinite(qform).all()):
         raise UnreadableError("has NaN or inf in its affine (sform or qform)")
     low, high = _VOXEL_MM
@@ -170,6 +200,16 @@ def _affine(header: Any) -> np.ndarray:
     if abs(np.linalg.det(affine[:3, :3])) < 0.5 * np.prod(sizes):
         raise UnreadableError("has a sheared or singular affine")
     return affine
+
+
+def _is_wrong(affine: np.ndarray) -> bool:
+    """Whether an affine maps to nowhere, or to voxels that no scanner makes."""
+    if not np.isfinite(affine).all():
+        return True
+    sizes = voxel_sizes(affine)
+    low, high = _VOXEL_MM
+    outside = min(sizes) < low or max(sizes) > high
+    return outside or abs(np.linalg.det(affine[:3, :3])) < 0.5 * float(np.prod(sizes))
 
 
 def _mm(sizes: tuple[float, ...]) -> str:

@@ -84,6 +84,12 @@ def draw(seed: int, index: int, shape: Triple = (80, 96, 80), spacing: float = 2
     return Phantom(images, _spread(_BRATS_LABELS[painted.labels], inside), _spread(_tissue(head), inside))
 
 
+def stratum(seed: int, index: int) -> tuple[bool, float]:
+    """Whether case `index` of `seed` has ET, and what its lesion's volume follows, mm³; draws nothing."""
+    sketch = lesion.sketch(np.random.default_rng([seed, index, 0]), _enhances(seed, index))
+    return _enhances(seed, index), sketch.radius**3
+
+
 def _enhances(seed: int, index: int) -> bool:
     """Whether a case has ET: all but one, at random, of every five consecutive cases."""
     block, place = divmod(index - 1, WITHOUT_ET)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # opening prepared cases, as `plan` does, takes no torch
     from torch import Tensor
 
 #: To be raised whenever the same files and options give other arrays: prepared cases are then made anew.
-PREPROCESS_VERSION = 1
+PREPROCESS_VERSION = 2  # axes as BraTS's, labels by scheme, a background of 0
 
 
 @dataclass(frozen=True)

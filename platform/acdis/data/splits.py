@@ -1,113 +1,183 @@
-"""Which cases train, validate and test: lists of names in files, or a seeded draw by counts."""
+"""Which cases train, validate and test: lists in files, or a seeded draw. A patient is on one side."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from acdis import config, files
+from acdis import config
+from acdis.data.lists import bare, read_list
 from acdis.errors import UserError
 
-#: BraTS 2020's public lists mark the grade before the name of the folder: HG_BraTS20_Training_002.
-_PREFIXES = ("HG_", "LG_")
-_DUE = "give a text file with one case name a line"
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Names of cases, each list sorted, disjoint."""
+    """Names of cases, each list sorted, disjoint; no patient is in two."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
 
-def resolve(split: config.Split, names: Sequence[str], base: Path | None) -> Lists:
+def resolve(
+    split: config.Split,
+    names: Sequence[str],
+    base: Path | None,
+    patients: Mapping[str, str] | None = None,
+    kinds: Mapping[str, int] | None = None,
+) -> Lists:
     """The three lists, in the names that the cases have on disk.
 
     Relative paths are looked for under `base` (the experiment file's folder), then under the current folder.
 
+    Args:
+        patients: case -> patient; none: each case is a patient of its own.
+        kinds: case -> stratum, for a draw by counts; none: all are alike.
+
     Raises:
         UserError: no split given, a file that cannot be read, an unknown name, a name twice in a list or in
-            two lists, an empty training list, or counts above the number of cases.
+            two lists, a patient in two lists, an empty training list, or counts that cannot be met.
     """
     if split.counts is not None:
-        return draw(names, split.counts, split.seed)
+        return draw(names, split.counts, split.seed, patients, kinds)
     if split.train is None:
         raise UserError("data.split: give files (train, validation, test) or counts")
-    given = {"train": split.train, "validation": split.validation, "test": split.test}
-    return from_files({part: _locate(file, base) for part, file in given.items() if file is not None}, names)
+    given = {part: getattr(split, part) for part in PARTS}
+    paths = {part: _locate(file, base) for part, file in given.items() if file is not None}
+    return from_files(paths, names, patients)
 
 
-def draw(names: Sequence[str], counts: tuple[int, int, int], seed: int) -> Lists:
-    """A random split: depends on the set of names, the counts and the seed alone.
+def draw(
+    names: Sequence[str],
+    counts: tuple[int, int, int],
+    seed: int,
+    patients: Mapping[str, str] | None = None,
+    kinds: Mapping[str, int] | None = None,
+) -> Lists:
+    """A random split into parts of these sizes, counted in scans; a patient's scans stay together.
+
+    Each kind of case has the same share of every part, as far as whole patients allow. Depends on the set of
+    names, their patients and kinds, the counts and the seed alone.
 
     Raises:
-        UserError: more cases wanted than there are.
+        UserError: more cases wanted than there are, or counts that whole patients do not come to.
     """
     if sum(counts) > len(names):
         raise UserError(f"data.split.counts {counts} ask for {sum(counts)} cases, there are {len(names)}")
-    ordered = sorted(names)
-    order = np.random.default_rng(seed).permutation(len(ordered))
-    train, validation, test, _ = np.split(order, np.cumsum(counts))
-    first, second, third = (
-        tuple(sorted(ordered[index] for index in part)) for part in (train, validation, test)
-    )
+    sizes = (*counts, len(names) - sum(counts))
+    parts = _share_out(names, sizes, seed, patients or {}, kinds or {}, strict=True)[:3]
+    found = tuple(len(part) for part in parts)
+    if found != counts:
+        raise UserError(
+            f"data.split.counts {counts}: some patients have several scans, and whole patients come to "
+            f"{found} at the nearest; choose such counts, or fewer"
+        )
+    first, second, third = (tuple(sorted(part)) for part in parts)
     return Lists(first, second, third)
 
 
-def from_files(paths: Mapping[str, Path], names: Sequence[str]) -> Lists:
+def folds(
+    names: Sequence[str],
+    count: int,
+    seed: int,
+    patients: Mapping[str, str] | None = None,
+    kinds: Mapping[str, int] | None = None,
+) -> list[tuple[str, ...]]:
+    """Names in so many parts of about one size, patients kept together and kinds spread alike.
+
+    Raises:
+        UserError: fewer than two folds, or more than there are patients.
+    """
+    persons = len({(patients or {}).get(name, name) for name in names})
+    if not 2 <= count <= persons:
+        raise UserError(f"{count} folds of {persons} patients; give 2 to {persons}")
+    sizes = tuple(len(names) // count + (fold < len(names) % count) for fold in range(count))
+    parts = _share_out(names, sizes, seed, patients or {}, kinds or {}, strict=False)
+    return [tuple(sorted(part)) for part in parts]
+
+
+def _share_out(
+    names: Sequence[str],
+    sizes: Sequence[int],
+    seed: int,
+    patients: Mapping[str, str],
+    kinds: Mapping[str, int],
+    strict: bool,
+) -> list[list[str]]:
+    """Whole patients into parts of `sizes` scans, those with most scans first, at random among equals.
+
+    Each goes where its kind is shortest of its due. `strict`: no part gets more than its size, and who fits
+    nowhere is left out.
+    """
+    scans: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        scans[patients.get(name, name)].append(name)
+    kind_of = {patient: kinds.get(own[-1], 0) for patient, own in scans.items()}
+    held = Counter(kind_of[patients.get(name, name)] for name in names)
+    due = [{kind: size * number / len(names) for kind, number in held.items()} for size in sizes]
+    ordered = list(scans)
+    shuffled = [ordered[index] for index in np.random.default_rng(seed).permutation(len(ordered))]
+    parts: list[list[str]] = [[] for _ in sizes]
+    for patient in sorted(shuffled, key=lambda patient: -len(scans[patient])):
+        own, kind = scans[patient], kind_of[patient]
+        open_parts = [
+            place for place, size in enumerate(sizes) if not strict or len(parts[place]) + len(own) <= size
+        ]
+        if open_parts:
+            best = max(
+                open_parts,
+                key=lambda place: (
+                    due[place][kind],
+                    (sizes[place] - len(parts[place])) / max(sizes[place], 1),
+                ),
+            )
+            parts[best] += own
+            due[best][kind] -= len(own)
+    return parts
+
+
+def from_files(
+    paths: Mapping[str, Path], names: Sequence[str], patients: Mapping[str, str] | None = None
+) -> Lists:
     """Read the lists under the keys train, validation and test; what is not given is empty.
 
     Raises:
         UserError: as `resolve`.
     """
-    parts = {part: _mapped(read_list(path), path, names) for part, path in paths.items()}
-    _disjoint(parts, paths)
+    parts = {part: _mapped(read_list(path, part, names), path, names) for part, path in paths.items()}
+    _refuse_shared(parts, paths, "", lambda name: name)
+    _refuse_shared(parts, paths, "patients ", lambda name: (patients or {}).get(name, name))
     if not parts.get("train"):
         raise UserError(f"{paths.get('train', 'data.split.train')}: holds no case to train on")
-    first, second, third = (tuple(sorted(parts.get(part, ()))) for part in ("train", "validation", "test"))
+    first, second, third = (tuple(sorted(parts.get(part, ()))) for part in PARTS)
     return Lists(first, second, third)
 
 
-def read_list(path: Path) -> list[str]:
-    """Names in a text file, one a line; empty lines and what follows a `#` are left out.
-
-    Raises:
-        UserError: the file cannot be read or is not text.
-    """
-    try:
-        text = files.read(path, files.TEXT).decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({files.reason(error)}); {_DUE}") from None
-    except files.TooLargeError as error:
-        raise UserError(f"{path}: {error}; {_DUE}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; {_DUE}") from None
-    return [name for line in text.splitlines() if (name := line.partition("#")[0].strip())]
-
-
 def _locate(file: str, base: Path | None) -> Path:
-    path = os.path.expanduser(file)  # unlike pathlib's it leaves strangers' homes as they are
+    path, mark, fold = os.path.expanduser(file).partition("#")  # unlike pathlib's it leaves strangers' homes
     places = [place / path for place in (base, Path.cwd()) if place is not None]
     found = next((place for place in places if os.path.isfile(place)), None)
     if found is None:
         raise UserError(
             f"{file}: no such split file; looked for {' and '.join(map(str, dict.fromkeys(places)))}"
         )
-    return found
+    return found.with_name(f"{found.name}{mark}{fold}")
 
 
 def _mapped(listed: Sequence[str], path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Names as on disk: the listed one itself, or the one that differs by the grade's prefix alone."""
+    """Names as on disk: the listed one itself, or the one that differs by what others write around it."""
     known = set(names)
-    bare = {_bare(name): name for name in sorted(names)}
-    found = [name if name in known else bare.get(_bare(name)) for name in listed]
+    by_bare: dict[str, str] = {}
+    for name in sorted(names, reverse=True):
+        by_bare[bare(name)] = name
+    found = [name if name in known else by_bare.get(bare(name)) for name in listed]
     unknown = [name for name, match in zip(listed, found, strict=True) if match is None]
     if unknown:
         raise UserError(
@@ -121,20 +191,16 @@ def _mapped(listed: Sequence[str], path: Path, names: Sequence[str]) -> tuple[st
     return tuple(matched)
 
 
-def _bare(name: str) -> str:
-    for prefix in _PREFIXES:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
-
-
-def _disjoint(parts: Mapping[str, tuple[str, ...]], paths: Mapping[str, Path]) -> None:
+def _refuse_shared(
+    parts: Mapping[str, Iterable[str]], paths: Mapping[str, Path], what: str, key: Callable[[str], str]
+) -> None:
+    """No name, or no patient, may stand in two lists."""
     ordered = list(parts)
     for index, one in enumerate(ordered):
         for other in ordered[index + 1 :]:
-            shared = sorted(set(parts[one]) & set(parts[other]))
+            shared = sorted({key(name) for name in parts[one]} & {key(name) for name in parts[other]})
             if shared:
-                both = ", ".join(shared)
                 raise UserError(
-                    f"{paths[other]}: also listed to {one} ({paths[one]}), remove from one: {both}"
+                    f"{paths[other]}: {what}also listed to {one} ({paths[one]}), remove from one: "
+                    f"{', '.join(shared)}"
                 )

@@ -99,6 +99,7 @@ def score_case(
     spacing: Spacing,
     evaluation: Evaluation,
     subsets: Sequence[Subset] = SUBSETS,
+    patient: str = "",
 ) -> list[Record]:
     """Scores of one case, every subset × region, at the spacing of `truth`.
 
@@ -110,6 +111,7 @@ def score_case(
         truth: labels 0..3 [D, H, W].
         spacing: mm per voxel along D, H, W.
         evaluation: whether HD95 is wanted, and the smallest ET of `dice_et500` in mm³.
+        patient: who was scanned, for the records; none: the case itself.
 
     Raises:
         ValueError: shapes that differ, labels other than 0..3, probabilities that are not finite, a spacing
@@ -128,12 +130,18 @@ def score_case(
             )
         for region in REGIONS:
             pair = region_mask(labels, region), truths[region]
-            records.append(_score(name, subset, region, pair, spacing, evaluation))
+            records.append(_score(name, subset, region, pair, spacing, evaluation, patient))
     return records
 
 
 def _score(
-    name: str, subset: Subset, region: str, pair: tuple[Mask, Mask], spacing: Spacing, evaluation: Evaluation
+    name: str,
+    subset: Subset,
+    region: str,
+    pair: tuple[Mask, Mask],
+    spacing: Spacing,
+    evaluation: Evaluation,
+    patient: str,
 ) -> Record:
     prediction, truth = pair
     voxel_volume = math.prod(float(side) for side in spacing)
@@ -148,6 +156,7 @@ def _score(
         predicted_voxels=int(np.count_nonzero(prediction)),
         truth_voxels=int(np.count_nonzero(truth)),
         voxel_volume=voxel_volume,
+        patient=patient,
     )
 
 

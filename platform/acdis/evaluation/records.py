@@ -42,6 +42,11 @@ class Record:
     predicted_voxels: int
     truth_voxels: int
     voxel_volume: float  # mm³
+    patient: str = ""  # who was scanned; the case itself where nothing else is known
+
+    def __post_init__(self) -> None:
+        if not self.patient:
+            object.__setattr__(self, "patient", self.case)
 
 
 def write_parquet(path: Path, records: Sequence[Record]) -> None:
@@ -82,7 +87,9 @@ def read_table(file: BinaryIO, name: str) -> pyarrow.Table:
 
     try:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
-        if not parquet.schema_arrow.equals(_schema()):
+        due = _schema()
+        older = due.remove(due.get_field_index("patient"))  # each case was a patient of its own
+        if not (parquet.schema_arrow.equals(due) or parquet.schema_arrow.equals(older)):
             found = ", ".join(f"{field.name} ({field.type})" for field in parquet.schema_arrow)
             raise UserError(
                 f"{name}: are not per-case scores of this version, has {found}; evaluate the run again"
@@ -90,7 +97,9 @@ def read_table(file: BinaryIO, name: str) -> pyarrow.Table:
         _check_size(parquet.metadata)
         table = parquet.read(use_threads=False)  # small files: threads cost more than they give
         table.validate(full=True)
-        if any(table.column(field.name).null_count for field in _schema() if not field.nullable):
+        if "patient" not in table.column_names:
+            table = table.append_column(due.field("patient"), table.column("case"))
+        if any(table.column(field.name).null_count for field in due if not field.nullable):
             raise ValueError("a value is missing")
     except (
         OSError,
@@ -173,6 +182,9 @@ def _check_complete(rows: Sequence[Record]) -> None:
     _refuse("unknown subset or region", seen.keys() - expected)
     _refuse("there twice", {key for key, count in seen.items() if count > 1})
     _refuse("missing", expected - seen.keys())
+    persons = {(row.case, row.patient) for row in rows}
+    several = Counter(case for case, _ in persons)
+    _refuse("of two patients", {(case, "", "") for case, count in several.items() if count > 1})
 
 
 def _refuse(problem: str, keys: set[tuple[str, str, str]]) -> None:

@@ -21,6 +21,7 @@ from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 _SUBSETS = {subset_name(subset): place for place, subset in enumerate(SUBSETS)}
 _REGIONS = {region: place for place, region in enumerate(REGIONS)}
 _METRICS = ("dice", "dice_et500", "hd95")
+_WORDS = ("case", "subset", "region", "patient")
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Scores:
         dice: [N, 15, 3], 0 to 1.
         dice_et500: [N, 15], ET after small predictions are emptied.
         hd95: [N, 15, 3] in mm; none where it was not computed.
+        patients: who was scanned, case by case; empty: each case is a patient of its own.
     """
 
     cases: tuple[str, ...]
     dice: np.ndarray
     dice_et500: np.ndarray
     hd95: np.ndarray | None
+    patients: tuple[str, ...] = ()
 
     def of(self, cases: Sequence[str]) -> np.ndarray:
         """Dice of these cases, in this order: [len(cases), 15, 3]."""
@@ -54,7 +57,7 @@ def read_scores(file: BinaryIO, name: str) -> Scores:
     """
     table = read_table(file, name)
     columns = {field: table.column(field).to_numpy(zero_copy_only=False) for field in _METRICS}
-    words = {field: table.column(field).to_pylist() for field in ("case", "subset", "region")}
+    words = {field: table.column(field).to_pylist() for field in _WORDS}
     scores = _scores(words, columns)
     if scores is None:
         raise _problem([Record(**row) for row in table.to_pylist()], name)
@@ -82,7 +85,7 @@ def from_records(records: Sequence[Record]) -> Scores:
     Raises:
         UserError: as `read_scores`.
     """
-    words = {field: [getattr(row, field) for row in records] for field in ("case", "subset", "region")}
+    words = {field: [getattr(row, field) for row in records] for field in _WORDS}
     columns = {
         field: np.array([getattr(row, field) for row in records], dtype=np.float64) for field in _METRICS
     }
@@ -115,7 +118,11 @@ def _scores(words: dict[str, list[Any]], columns: dict[str, np.ndarray]) -> Scor
         and np.isnan(et500[..., :2]).all()
         and (not with_hd95 or _within(hd95, np.finfo(np.float64).max))
     )
-    return Scores(cases, shaped["dice"], et500[..., 2], hd95 if with_hd95 else None) if good else None
+    persons = dict(zip(words["case"], words["patient"], strict=True))
+    if not good or set(zip(words["case"], words["patient"], strict=True)) != set(persons.items()):
+        return None
+    patients = tuple(persons[case] for case in cases)
+    return Scores(cases, shaped["dice"], et500[..., 2], hd95 if with_hd95 else None, patients)
 
 
 def _shaped(values: np.ndarray, place: list[int], cases: int) -> np.ndarray:

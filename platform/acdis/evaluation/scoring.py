@@ -49,7 +49,8 @@ def score(
 
 
 def _score(entry: Entry, maps: Iterable[np.ndarray], evaluation: Evaluation) -> list[Record]:
-    return score_case(entry.name, maps, entry.native_labels(), entry.meta.native_spacing, evaluation)
+    truth, spacing = entry.native_labels(), entry.meta.native_spacing
+    return score_case(entry.name, maps, truth, spacing, evaluation, patient=entry.patient)
 
 
 def label_maps(

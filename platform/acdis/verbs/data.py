@@ -4,39 +4,135 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from acdis import config, home
-from acdis.data import cases, phantom
+from acdis.data import cases, lists, phantom, splits, strata
 from acdis.data.cases import CaseReport, Problem
-from acdis.data.inputs import find_cases, prepare_cases
-from acdis.errors import UserError, shown
+from acdis.data.inputs import expanded, find_cases, notes_of, prepare_cases
+from acdis.data.problems import gathered
+from acdis.data.strata import Stratum
+from acdis.errors import UserError
 from acdis.verbs.progress import Display
 
 
-def check(root: Path) -> None:
-    """Find and validate cases; print a table, then every problem.
+def check(root: Path, path: Path | None, overrides: list[str]) -> None:
+    """Find and validate cases; print a table, what was taken for what, then every problem.
+
+    Args:
+        path, overrides: an experiment, whose `data` names files, labels, patients and the split.
 
     Raises:
         UserError: there are problems; the line says how many.
     """
-    finding = cases.find(root)
+    data = config.load(path, overrides).data
+    finding = cases.find(root, data)
     with Display() as display:
         reports = cases.check(
             finding.cases, _processes(), lambda done, of: display.count("checking cases", done, of)
         )
         problems = [*finding.problems, *(problem for report in reports for problem in report.problems)]
         display.console.print(_table(reports, finding.problems))
-        for problem in problems:
-            display.say(f"{shown(problem.case)}: {problem}")
+        for line in gathered([*finding.notes, *(note for report in reports for note in report.notes)]):
+            display.say(line)
+        for line in gathered(problems):
+            display.say(line)
         bad = len({problem.case for problem in problems})
-        display.say(f"{len(finding.cases)} cases with all their files, {bad} with problems")
+        persons = len({case.patient for case in finding.cases})
+        display.say(
+            f"{len(finding.cases)} scans of {persons} patients with all their files, {bad} with problems"
+        )
+        if data.split.train is not None or data.split.counts is not None:
+            for line in _split_lines(reports, data):
+                display.say(line)
     if problems:
         raise UserError(
             f"{root}: {len(problems)} problems in {bad} cases, listed above; mend or remove these cases"
         )
+
+
+def _split_lines(reports: list[CaseReport], data: config.Data) -> list[str]:
+    """Per part of the split: scans, patients, and how many have no ET."""
+    known = {report.case.name: report for report in reports}
+    patients = {name: report.case.patient for name, report in known.items()}
+    kinds = strata.kinds({name: Stratum(each.enhancing, each.lesion) for name, each in known.items()})
+    split = splits.resolve(expanded(data.split), list(known), None, patients, kinds)
+    lines = []
+    for part in splits.PARTS:
+        names = getattr(split, part)
+        without = sum(not known[name].enhancing for name in names)
+        persons = len({patients[name] for name in names})
+        lines.append(f"{part}: {len(names)} scans of {persons} patients, {without} without ET")
+    return lines
+
+
+def check_lists(paths: list[Path]) -> None:
+    """Say of split files which of the field's published lists they hold.
+
+    Raises:
+        UserError: a file cannot be read, or holds no published list.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.txt")) if path.is_dir() else [path])]
+    if not files:
+        raise UserError(f"{', '.join(map(str, paths))}: no split file (*.txt) there")
+    strangers = []
+    with Display() as display:
+        for file in files:
+            names = lists.read_list(file)
+            published = lists.recognised(names)
+            if published is None:
+                strangers.append(file.name)
+                display.say(f"{file.name}: {len(names)} names, none of the published lists")
+            else:
+                display.say(
+                    f"{file.name}: {published.split}, {published.part}, {published.cases} cases: as published"
+                )
+    if strangers:
+        raise UserError(
+            f"{len(strangers)} of {len(files)} files hold no published list: {', '.join(strangers)}"
+        )
+
+
+def draw_folds(paths: list[Path], count: int, seed: int, out: Path, overrides: list[str]) -> None:
+    """Write lists of `count` folds: in each, one part tests and the others train; patients stay together.
+
+    Raises:
+        UserError: not one folder of cases, too few patients, or a folder that cannot be written.
+    """
+    if len(paths) != 1:
+        raise UserError(f"--folds takes one folder of cases, {len(paths)} are given")
+    root = paths[0]
+    data = config.load(None, overrides).data.model_copy(
+        update={"root": str(root.resolve()), "phantoms": None}
+    )
+    base = home.home()
+    with Display() as display:
+        found = find_cases(data, base, display.count)
+        kinds = strata.kinds(strata.of_cases(list(found.cases.values()), home.cache(base), _processes(),
+                             lambda done, of: display.count("reading segmentations", done, of)))  # fmt: skip
+        patients = {name: case.patient for name, case in found.cases.items()}
+        parts = splits.folds(list(patients), count, seed, patients, kinds)
+        for number, test in enumerate(parts):
+            train = sorted({name for part in parts for name in part} - set(test))
+            for part, names in (("train", train), ("test", test)):
+                _write_list(out / f"fold{number}_{part}.txt", names)
+        sizes = ", ".join(str(len(part)) for part in parts)
+        display.say(
+            f"{count} folds of {len(set(patients.values()))} patients in {out}: {sizes} scans to test on"
+        )
+
+
+def _write_list(path: Path, names: Sequence[str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(names) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder by --out"
+        ) from None
 
 
 def prepare(path: Path | None, root: Path, overrides: list[str]) -> None:
@@ -51,6 +147,8 @@ def prepare(path: Path | None, root: Path, overrides: list[str]) -> None:
     with Display() as display:
         found = find_cases(data, base, display.count)
         entries = prepare_cases(found, found.names, data, base, _processes(), display.count)
+        for note in notes_of(found, entries.values()):
+            display.say(note)
         display.say(f"{len(entries)} cases prepared in {home.cache(base)}")
 
 
@@ -67,25 +165,24 @@ def draw(out: Path, number: int, seed: int, shape: tuple[int, int, int], spacing
 
 def _table(reports: list[CaseReport], missing: list[Problem]) -> Table:
     table = Table(title="cases")
-    for heading in ("cases", "layout", "shape", "spacing mm", "labels", "problems"):
+    for heading in ("cases", "data set", "shape", "spacing mm", "axes", "labels", "problems"):
         table.add_column(heading, overflow="fold")
     groups = Counter(_row(report) for report in reports)
-    for (layout, shape, spacing, labels, bad), count in sorted(groups.items()):
-        table.add_row(str(count), layout, shape, spacing, labels, "yes" if bad else "none")
+    for (layout, shape, spacing, axes, labels, bad), count in sorted(groups.items()):
+        table.add_row(str(count), layout, shape, spacing, axes, labels, "yes" if bad else "none")
     if missing:
-        table.add_row(
-            str(len({problem.case for problem in missing})), "?", "?", "?", "?", "files are missing"
-        )
+        table.add_row(str(len({problem.case for problem in missing})), *"?????", "files are missing")
     return table
 
 
-def _row(report: CaseReport) -> tuple[str, str, str, str, bool]:
+def _row(report: CaseReport) -> tuple[str, str, str, str, str, bool]:
     """Cases that look alike share a row."""
     spacing = _text(report.spacing, "×")
     return (
         report.case.layout,
         _text(report.shape, ("×")),
         spacing,
+        report.orientation or "?",
         _text(report.labels, " "),
         bool(report.problems),
     )

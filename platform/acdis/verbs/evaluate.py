@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from acdis.cluster.train import Job
 from acdis.config import Experiment, Split, flatten
 from acdis.data.entry import Entry
 from acdis.data.inputs import Inputs, find_cases, prepare_cases
+from acdis.data.patients import Patients
+from acdis.data.patients import known as patients_of
 from acdis.data.splits import from_files
 from acdis.errors import UserError
 from acdis.report.facts import PHANTOM_WARNING
@@ -22,8 +25,13 @@ from acdis.verbs.cell import evaluation_folder, opened, tracker_of, tracking_of
 from acdis.verbs.progress import Display
 from acdis.verbs.train import where_to_look
 
+#: Of the training's data these may differ in another folder; they are its own there.
+_OF_THE_FOLDER = ("files", "labels", "scheme", "patients")
 
-def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequence[str]) -> None:
+
+def evaluate(
+    run: str, root: Path | None, split: Path | None, overrides: Sequence[str], with_trained: bool = False
+) -> None:
     """Score a finished cell and show the table.
 
     Args:
@@ -31,7 +39,9 @@ def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequenc
         root: folder of cases; none: those that the cell was trained on.
         split: a file that lists the cases to score; none: the cell's own test cases, or with another root
             all cases in it.
-        overrides: `evaluation.…`, `scaling.…` and `tracking.…` may be changed.
+        overrides: `evaluation.…`, `scaling.…` and `tracking.…` may be changed, and with `root` what names its
+            files and labels: `data.files`, `data.labels`, `data.scheme`, `data.patients`.
+        with_trained: also score cases that the training has seen.
 
     Raises:
         UserError: no such cell, not trained yet, or a case that is not there.
@@ -43,7 +53,10 @@ def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequenc
     with Display() as display, cell.alone():
         if cell != found:
             display.say(f"{found.folder} cannot be written to: a copy of it is scored in {cell.folder}")
-        inputs = Inputs((), (), tuple(_entries(cell, experiment, base, root, split, display)))
+        entries = _entries(cell, experiment, base, root, split, display)
+        if not with_trained:
+            entries = _unseen(cell, entries, display)
+        inputs = Inputs((), (), tuple(entries))
         folder = evaluation_folder(cell, experiment, inputs.test_fingerprint)
         job = Job(experiment, cell, inputs, folder, tracking_of(experiment, base), base)
         display.say(f"scoring {cell.name} on {len(inputs.test)} cases")
@@ -56,12 +69,15 @@ def evaluate(run: str, root: Path | None, split: Path | None, overrides: Sequenc
 
 def _experiment(cell: Cell, root: Path | None, overrides: Sequence[str]) -> Experiment:
     """The cell's experiment; only what cannot change the weights may differ."""
+    names = tuple(f"data.{name}" for name in _OF_THE_FOLDER) if root else ()
     for override in overrides:
-        if not override.startswith(("evaluation.", "scaling.", "tracking.")):
+        if not override.startswith(("evaluation.", "scaling.", "tracking.", *names)):
             raise UserError(
-                f"override {override!r}: evaluation takes evaluation.…, scaling.… and tracking.… only"
+                f"override {override!r}: evaluation takes evaluation.…, scaling.… and tracking.… only, and "
+                f"with --root {', '.join(f'data.{name}' for name in _OF_THE_FOLDER)}"
             )
-    experiment = cell.experiment(overrides)
+    fresh = [f"{name}=null" for name in names]
+    experiment = cell.experiment([*fresh, *overrides])
     if root is None:
         return experiment
     data = experiment.data.model_copy(
@@ -76,7 +92,9 @@ def _entries(
     found = find_cases(experiment.data, base, display.count)
     wanted: Sequence[str]
     if split is not None:
-        wanted = from_files({"train": split}, found.names).train  # the one list that may stand alone
+        patients = Patients(experiment.data.patients)
+        persons = {name: patients.of(name) for name in found.names}
+        wanted = from_files({"train": split}, found.names, persons).train  # the one list that may stand alone
     else:
         wanted = found.names if root else cell.test_cases()
     unknown = [name for name in wanted if name not in found.names]
@@ -91,6 +109,43 @@ def _entries(
         found.only(wanted), wanted, experiment.data, base, len(os.sched_getaffinity(0)), display.count
     )
     return [entries[name] for name in wanted]
+
+
+def _unseen(cell: Cell, entries: list[Entry], display: Display) -> list[Entry]:
+    """Those that the weights were neither trained nor chosen on, by name, by patient and by their voxels.
+
+    Raises:
+        UserError: none is left.
+    """
+    known = cell.lineage()
+    splits = known.get("splits", {})
+    names = {*splits.get("train", []), *splits.get("validation", [])}
+    patients = {*patients_of(names).values(), *known.get("patients", {}).values()}
+    voxels = set(known.get("voxels", {}).values())
+    reasons = {
+        entry.name: reason
+        for entry in entries
+        for reason, hit in (
+            ("voxels", entry.voxels in voxels),
+            ("patient", entry.patient in patients),
+            ("name", entry.name in names),
+        )
+        if hit
+    }
+    if not reasons:
+        return entries
+    counts = Counter(reasons.values())
+    how = ", ".join(
+        f"{counts[reason]} by {reason}" for reason in ("name", "patient", "voxels") if counts[reason]
+    )
+    few = ", ".join(list(reasons)[:3]) + (" …" if len(reasons) > 3 else "")
+    told = f"{len(reasons)} of {len(entries)} cases have trained or chosen these weights ({how}): {few}"
+    if len(reasons) == len(entries):
+        raise UserError(
+            f"{cell.name}: {told}; none is left to score; --with-trained scores them all the same"
+        )
+    display.say(f"{told}; left out, --with-trained scores them too")
+    return [entry for entry in entries if entry.name not in reasons]
 
 
 def _score(job: Job, display: Display) -> None:

@@ -22,7 +22,7 @@ from acdis.tracking import check_uri
 from acdis.tracking.journal import epochs_of
 from acdis.verbs.cell import evaluation_folder, tracking_of
 from acdis.verbs.progress import Display
-from acdis.verbs.train import split_names
+from acdis.verbs.train import learned_from, split_names
 
 #: So many failures before anything came to its end: it is not the values that are wrong.
 MOST_FAILURES = 3
@@ -145,7 +145,9 @@ class Hunt:
         version = methods.version(experiment.method.name)
         name = cells.cell_name(experiment, inputs.fingerprint, version)
         splits = split_names(inputs) | {"test": list(tests)}
-        cell = cells.create(base, name, experiment, {"tags": self.tags, "splits": splits})
+        cell = cells.create(
+            base, name, experiment, {"tags": self.tags, "splits": splits, **learned_from(inputs)}
+        )
         cell.add_role(
             spec=self.search.name,
             table=self.search.name,

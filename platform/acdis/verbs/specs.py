@@ -78,6 +78,8 @@ def prepare(experiment: Experiment, base: Path, display: Display) -> Inputs:
         raise UserError(
             "training.selection: 'best' needs validation cases; give data.split some, or choose 'last'"
         )
+    for note in inputs.notes:
+        display.say(note)
     display.say(
         f"cases: {len(inputs.train)} train, {len(inputs.validation)} validate, {len(inputs.test)} test"
     )

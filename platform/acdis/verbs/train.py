@@ -51,7 +51,9 @@ def train(path: Path, overrides: Sequence[str]) -> None:
 def job_of(experiment: Experiment, inputs: Inputs, base: Path, tags: dict[str, str]) -> Job:
     """The experiment's cell, its folder made, with all that training it takes."""
     name = cells.cell_name(experiment, inputs.fingerprint, methods.version(experiment.method.name))
-    cell = cells.create(base, name, experiment, {"tags": tags, "splits": split_names(inputs)})
+    cell = cells.create(
+        base, name, experiment, {"tags": tags, "splits": split_names(inputs), **learned_from(inputs)}
+    )
     if not (cell.folder / CHANGES).exists():
         files.write_text(cell.folder / CHANGES, of_this_run())
     evaluation = evaluation_folder(cell, experiment, inputs.test_fingerprint)
@@ -86,6 +88,15 @@ def split_names(inputs: Inputs) -> dict[str, list[str]]:
     """Which cases did what: kept with the cell, so that it can be scored again."""
     parts = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
     return {name: [entry.name for entry in entries] for name, entries in parts.items()}
+
+
+def learned_from(inputs: Inputs) -> dict[str, dict[str, str]]:
+    """By what else than its name a case is known again that trained or chose the weights."""
+    entries = (*inputs.train, *inputs.validation)
+    return {
+        "voxels": {entry.name: entry.voxels for entry in entries},
+        "patients": {entry.name: entry.patient for entry in entries},
+    }
 
 
 def where_to_look(experiment: Experiment, base: Path) -> str:

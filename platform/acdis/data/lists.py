@@ -1,0 +1,168 @@
+"""Lists of cases as people write them: names, CSV, nnU-Net's folds; and the field's own, known by a hash."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acdis import files
+from acdis.errors import UserError
+
+#: BraTS 2020's public lists mark the grade before the name of the folder: HG_BraTS20_Training_002.
+_PREFIXES = ("HG_", "LG_")
+_ENDINGS = re.compile(r"\.(nii(\.gz)?|npy|npz|h5|hdf5|pt|pkl)$", re.IGNORECASE)
+_DUE = "give a text file with one case name a line, a CSV file, or nnU-Net's splits_final.json#FOLD"
+#: Columns of a CSV file that hold the case, in the order in which they are looked for.
+_COLUMNS = ("case", "case_id", "name", "id", "subject", "subject_id", "patient_id", "brats_id", "bratsid")
+
+
+def bare(name: str) -> str:
+    """A name without what others write around it: folders, endings, the grade; accents composed."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    plain = unicodedata.normalize("NFC", _ENDINGS.sub("", last))
+    for prefix in _PREFIXES:
+        if plain.startswith(prefix):
+            return plain.removeprefix(prefix)
+    return plain
+
+
+def read_list(path: Path, part: str = "train", names: Sequence[str] = ()) -> list[str]:
+    """The names in a file: text (one a line, what follows a `#` is left out), CSV, or `splits_final.json#0`.
+
+    Args:
+        part: train, validation or test: which list of an nnU-Net fold.
+        names: of the cases, by which the header of a CSV file is told from a first case.
+
+    Raises:
+        UserError: the file cannot be read or is none of these.
+    """
+    where, _, fold = path.name.partition("#")
+    file = path.with_name(where)
+    try:
+        text = files.read(file, files.TEXT).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({files.reason(error)}); {_DUE}") from None
+    except files.TooLargeError as error:
+        raise UserError(f"{file}: {error}; {_DUE}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: is not UTF-8 text; {_DUE}") from None
+    if file.suffix.lower() == ".json":
+        return _of_fold(text, file, fold, "train" if part == "train" else "val")
+    if file.suffix.lower() == ".csv":
+        return _of_table(text, names)
+    return [name for line in text.splitlines() if (name := line.partition("#")[0].strip())]
+
+
+def _of_table(text: str, names: Sequence[str]) -> list[str]:
+    rows = [row for row in csv.reader(text.splitlines(), skipinitialspace=True) if any(map(str.strip, row))]
+    if not rows:
+        return []
+    header = [cell.strip().lower() for cell in rows[0]]
+    known = {bare(name) for name in names}
+    column = next((header.index(name) for name in _COLUMNS if name in header), 0)
+    first = 0 if bare(rows[0][column].strip()) in known else 1
+    return [name for row in rows[first:] if len(row) > column and (name := row[column].strip())]
+
+
+def _of_fold(text: str, file: Path, fold: str, part: str) -> list[str]:
+    try:
+        tree: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(f"{file}: is no JSON; {_DUE}") from None
+    if not isinstance(tree, list) or not all(isinstance(each, dict) for each in tree):
+        raise UserError(f"{file}: holds no folds as nnU-Net writes them; {_DUE}")
+    number = int(fold) if fold.isdecimal() else (0 if len(tree) == 1 and not fold else -1)
+    if not 0 <= number < len(tree):
+        raise UserError(f"{file}: say which fold: {file.name}#0 to {file.name}#{len(tree) - 1}")
+    listed = tree[number].get(part, [])
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise UserError(f"{file}: fold {number} has no list of names under {part!r}; {_DUE}")
+    return listed
+
+
+def digest(names: Iterable[str]) -> str:
+    """SHA-256 (hex) of a list's names, bare, each once and sorted: the same however they are written down."""
+    return hashlib.sha256("\n".join(sorted({bare(name) for name in names})).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A list that the field shares: which split of which data set, and which part of it."""
+
+    split: str
+    part: str
+    cases: int
+    digest: str
+
+
+#: 2018 and 2020 as RFNet and its descendants use them, 2023 as IM-Fuse does; the names are the organisers'.
+PUBLISHED = (
+    Published(
+        "BraTS 2018, split 1",
+        "train",
+        199,
+        "d7026e1360bb60bbdaff07efc45ad36304a32e986dd220895b4139292037a0d6",
+    ),
+    Published(
+        "BraTS 2018, split 1",
+        "validation",
+        29,
+        "994e6cb358f1b6d1d728a4ff360a85274fff53add65ccc1d8d64a59302796aff",
+    ),
+    Published(
+        "BraTS 2018, split 1", "test", 57, "c1f15e644e377caf80a95097406e9b29bc42ad31dae0d27f618f798de0fc20be"
+    ),
+    Published(
+        "BraTS 2018, split 2",
+        "train",
+        199,
+        "6963c1eaa36db378cdf7f9829fe9cfb4100e538c8d028f10fc901771d63b5e80",
+    ),
+    Published(
+        "BraTS 2018, split 2",
+        "validation",
+        29,
+        "c0bdaa61e01d1e2d57899e65ff586fcdf5d7f33e4d5d1b3e11f8706644378921",
+    ),
+    Published(
+        "BraTS 2018, split 2", "test", 57, "5f73831414ae06f723f13b6b6c7f20898f7ea30289f50e21ab1ef58d51aa5459"
+    ),
+    Published(
+        "BraTS 2018, split 3",
+        "train",
+        199,
+        "8e934ea4ced264fa1424ddd7597c6ff72368d4375789e7618f7babeb7b427ea6",
+    ),
+    Published(
+        "BraTS 2018, split 3",
+        "validation",
+        29,
+        "14f05f1ab069f1f841f2944a7ac06d4cf7645b262ba658f7a148d8f11d878eb6",
+    ),
+    Published(
+        "BraTS 2018, split 3", "test", 57, "43899d5b257b7603fd4f69a9924bbbbd17d5b10a22305fd7906e6868c17c083b"
+    ),
+    Published("BraTS 2020", "train", 219, "c54c959faa397fa67b94d6822ba5dd318aaf49be63ed223b2f1091b55be54736"),
+    Published(
+        "BraTS 2020", "validation", 50, "46a40c04a1ede6c1d431e036286a944090ae581961c0a21608c2711c0290a8fc"
+    ),
+    Published("BraTS 2020", "test", 100, "2a54056e702738ddb89a162263b56c46743b1c7e1ac2094460660c733dde124a"),
+    Published("BraTS 2023", "train", 875, "e50ff8f4a3a8a098e6930385100da56d07e7f41f241230be52bc3c4bbf0fa140"),
+    Published(
+        "BraTS 2023", "validation", 125, "1c81c78f88487f12b561a2fa47575d3e3d62b43c224b39677661945cfef3c7e0"
+    ),
+    Published("BraTS 2023", "test", 251, "2b3e80dbed6b95dbc8e59e8f0ed1370cea6d851dbe9176cbfdc707e568426c42"),
+)
+
+
+def recognised(names: Iterable[str]) -> Published | None:
+    """The published list that holds just these names."""
+    wanted = digest(names)
+    return next((each for each in PUBLISHED if each.digest == wanted), None)
