@@ -146,6 +146,7 @@ def test_no_field_is_forgotten() -> None:
         "data.root",
         "data.phantoms",
         "data.split",
+        *("data.files", "data.labels", "data.scheme", "data.patients"),  # count through the data fingerprint
         "data.augmentation",
         "training.validate_every",
     }

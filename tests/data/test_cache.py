@@ -20,6 +20,7 @@ from acdis.data.preprocess import preprocess
 from acdis.errors import UserError
 
 SHAPE = (20, 18, 16)
+AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # BraTS's axes
 DATA = Data(min_size=12, crop=(8, 8, 8))
 
 
@@ -30,11 +31,11 @@ def write_case(root, name, seed, lesion=True):
     for suffix in ("flair", "t1ce", "t1", "t2"):
         array = np.zeros(SHAPE, np.int16)
         array[3:-3, 3:-3, 3:-3] = generator.integers(1, 900, [side - 6 for side in SHAPE])
-        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / f"{name}_{suffix}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(array, AFFINE), folder / f"{name}_{suffix}.nii.gz")
     labels = np.zeros(SHAPE, np.uint8)
     if lesion:
         labels[6:10, 6:10, 6:10] = generator.choice([1, 2, 4], (4, 4, 4))
-    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), folder / f"{name}_seg.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(labels, AFFINE), folder / f"{name}_seg.nii.gz")
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import pytest
 
 from acdis.config import Split
 from acdis.data import splits
+from acdis.data.lists import PUBLISHED, read_list, recognised
+from acdis.data.patients import known
 from acdis.errors import UserError
 
 NAMES = [f"BraTS2021_{index:05d}" for index in range(20)]
@@ -86,11 +88,113 @@ def test_draw_by_counts():
     lists = splits.resolve(Split(counts=(10, 3, 5), seed=7), NAMES, None)
     assert [len(part) for part in (lists.train, lists.validation, lists.test)] == [10, 3, 5]
     assert len({*lists.train, *lists.validation, *lists.test}) == 18
-    order = np.random.default_rng(7).permutation(20)
-    assert set(lists.train) == {NAMES[index] for index in order[:10]}
     assert splits.resolve(Split(counts=(10, 3, 5), seed=7), NAMES[::-1], None) == lists
     assert splits.resolve(Split(counts=(10, 3, 5), seed=8), NAMES, None) != lists
     assert splits.resolve(Split(counts=(20, 0, 0)), NAMES, None).train == tuple(NAMES)
+
+
+def test_a_draw_favours_nobody():
+    """Over many seeds each case trains as often as its part of the counts."""
+    trained = np.zeros(20)
+    for seed in range(400):
+        lists = splits.draw(NAMES, (10, 3, 5), seed)
+        trained += [name in lists.train for name in NAMES]
+    assert np.abs(trained / 400 - 0.5).max() < 0.1  # four standard deviations
+
+
+def test_a_patient_of_a_draw_is_on_one_side():
+    """Ten patients with two scans, thirty with one."""
+    patients = {f"P{n}-{scan}": f"P{n}" for n in range(40) for scan in range(2 if n < 10 else 1)}
+    for seed in range(20):
+        lists = splits.draw(list(patients), (30, 7, 12), seed, patients)
+        parts = [{patients[name] for name in part} for part in (lists.train, lists.validation, lists.test)]
+        assert [len(part) for part in (lists.train, lists.validation, lists.test)] == [30, 7, 12]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+def test_counts_that_whole_patients_do_not_come_to():
+    patients = {f"P{n}-{scan}": f"P{n}" for n in range(10) for scan in range(2)}
+    with pytest.raises(UserError, match=r"whole patients come to \(8, 2, 8\) at the nearest"):
+        splits.draw(list(patients), (9, 2, 9), 0, patients)
+    assert len(splits.draw(list(patients), (8, 2, 10), 0, patients).test) == 10
+
+
+def test_a_draw_keeps_kinds_alike():
+    """A quarter of 80 is of kind 1: so is a quarter of each part."""
+    kinds = {f"C{n:02d}": int(n % 4 == 0) for n in range(80)}
+    for seed in range(10):
+        lists = splits.draw(list(kinds), (40, 8, 20), seed, None, kinds)
+        assert [sum(kinds[n] for n in part) for part in (lists.train, lists.validation, lists.test)] == [
+            10,
+            2,
+            5,
+        ]
+
+
+def test_lists_that_part_a_patient_are_named(write, tmp_path):
+    names = ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000"]
+    split = write(train=names[:1] + names[2:], test=names[1:2])
+    with pytest.raises(UserError, match=r"test\.txt: patients also listed to train .*: BraTS-GLI-00001$"):
+        splits.resolve(split, names, tmp_path, known(names))
+
+
+def test_public_lists_of_brats2023_part_nobody(shared):
+    folder = shared / "data" / "splits"
+    parts = ("train", "val", "test")
+    paths = {part: folder / f"brats2023_{name}.txt" for part, name in zip(splits.PARTS, parts, strict=True)}
+    names = [name for path in paths.values() for name in read_list(path)]
+    found = splits.from_files(paths, names, known(names))
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [875, 125, 251]
+    assert len(set(known(names).values())) == 1133
+    drawn = splits.draw(names, (875, 125, 251), 0, known(names))
+    sides = [{known(names)[name] for name in part} for part in (drawn.train, drawn.validation, drawn.test)]
+    assert sum(map(len, sides)) == 1133
+
+
+def test_folds_keep_patients_together():
+    patients = {f"P{n}-{scan}": f"P{n}" for n in range(12) for scan in range(2 if n < 3 else 1)}
+    parts = splits.folds(list(patients), 5, 0, patients)
+    assert sorted(len(part) for part in parts) == [3] * 5
+    assert sorted(name for part in parts for name in part) == sorted(patients)
+    sides = [{patients[name] for name in part} for part in parts]
+    assert sum(map(len, sides)) == 12
+    with pytest.raises(UserError, match="13 folds of 12 patients"):
+        splits.folds(list(patients), 13, 0, patients)
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("HGG/Brats18_a_1\n", "list.txt"),
+        ("/data/x/HGG/Brats18_a_1/\r\n", "list.txt"),
+        ("\ufeffBrats18_a_1.npy\n", "list.txt"),
+        ("C:\\\\data\\\\Brats18_a_1.nii.gz", "list.txt"),
+        ("case,age\nBrats18_a_1,60\n", "list.csv"),
+        ("age, BraTS_ID\n60, Brats18_a_1\n", "list.csv"),
+        ("Brats18_a_1,60\n", "list.csv"),
+        ('[{"train": ["Brats18_a_1"], "val": []}]', "splits_final.json"),
+        ('[{"train": [], "val": []}, {"train": ["Brats18_a_1"], "val": []}]', "splits_final.json#1"),
+    ],
+)
+def test_lists_as_others_write_them(tmp_path, text, file):
+    (tmp_path / file.partition("#")[0]).write_text(text, encoding="utf-8")
+    split = Split(train=file)
+    assert splits.resolve(split, ["Brats18_a_1", "Brats18_b_1"], tmp_path).train == ("Brats18_a_1",)
+
+
+def test_validation_of_a_fold_and_a_fold_that_is_not_named(tmp_path):
+    (tmp_path / "splits_final.json").write_text(
+        '[{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]'
+    )
+    split = Split(train="splits_final.json#0", validation="splits_final.json#0")
+    assert splits.resolve(split, ["a", "b"], tmp_path) == splits.Lists(("a",), ("b",), ())
+    with pytest.raises(UserError, match=r"say which fold: splits_final\.json#0 to splits_final\.json#1"):
+        splits.resolve(Split(train="splits_final.json"), ["a", "b"], tmp_path)
+
+
+def test_accents_may_be_composed_or_not(write, tmp_path):
+    composed, apart = "Pat_M\u00fcller", "Pat_Mu\u0308ller"
+    assert splits.resolve(write(train=[composed]), [apart], tmp_path).train == (apart,)
 
 
 def test_more_than_there_is():
@@ -122,3 +226,15 @@ def test_public_lists_of_brats2018(shared, fold):
     assert [len(part) for part in (lists.train, lists.validation, lists.test)] == [199, 29, 57]
     with pytest.raises(UserError, match=names[0]):
         splits.resolve(split, names[1:], folder)
+
+
+def test_every_published_list_is_recognised_however_it_is_written(shared):
+    found = {}
+    for path in sorted((shared / "data" / "splits").glob("*.txt")):
+        if path.name != "PROVENANCE.txt":
+            names = [f"x/{name}.nii.gz" for name in reversed(read_list(path))]
+            found[path.name] = recognised(names)
+    assert set(found.values()) == set(PUBLISHED)
+    assert all(found.values())
+    assert {each.cases for name, each in found.items() if "2023" in name} == {875, 125, 251}
+    assert recognised(["a"]) is None

@@ -63,9 +63,25 @@ def test_columns_are_open_to_other_programs(tmp_path: Path) -> None:
         "predicted_voxels": "int64",
         "truth_voxels": "int64",
         "voxel_volume": "double",
+        "patient": "string",
     }
     assert {field.name: str(field.type) for field in schema} == expected
     assert [field.name for field in schema if field.nullable] == ["dice_et500", "hd95"]
+
+
+def test_files_from_before_patients_were_kept_have_a_patient_per_case(tmp_path: Path) -> None:
+    path = tmp_path / "records.parquet"
+    write_parquet(path, records())
+    pq.write_table(pq.read_table(path).drop_columns(["patient"]), path)
+    assert read_parquet(path) == records()
+    assert {row.patient for row in read_parquet(path)} == {row.case for row in records()}
+
+
+def test_a_case_has_one_patient() -> None:
+    rows = records()
+    rows[0] = replace(rows[0], patient="somebody else")
+    with pytest.raises(UserError, match="of two patients"):
+        summarise(rows)
 
 
 def test_folder_names_do_not_become_columns(tmp_path: Path) -> None:

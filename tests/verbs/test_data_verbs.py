@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import pytest
 
 
@@ -36,7 +37,8 @@ def test_whole_cases_pass(drawn: Path, tmp_path: Path) -> None:
     done = _acdis(tmp_path, "data", "check", str(drawn))
     assert done.returncode == 0, done.stderr
     assert "24×24×24" in done.stdout
-    assert "3 cases with all their files, 0 with problems" in done.stdout
+    assert "3 scans of 3 patients with all their files, 0 with problems" in done.stdout
+    assert "LPS" in done.stdout
 
 
 def test_problems_are_counted_and_the_exit_code_is_2(drawn: Path, tmp_path: Path) -> None:
@@ -84,5 +86,44 @@ def test_prepare_refuses_bad_cases(drawn: Path, tmp_path: Path) -> None:
 def test_the_real_cases_have_no_problems(shared: Path, tmp_path: Path) -> None:
     done = _acdis(tmp_path, "data", "check", str(shared / "data" / "brats2021"))
     assert done.returncode == 0, done.stderr
-    assert "7 cases with all their files, 0 with problems" in done.stdout
+    assert "7 scans of 7 patients with all their files, 0 with problems" in done.stdout
     assert "240×240×155" in done.stdout
+
+
+def test_check_tells_what_a_split_holds(drawn: Path, tmp_path: Path) -> None:
+    """Three phantoms, all of which enhance but one."""
+    words = ["data", "check", str(drawn), "data.split.counts=[1,1,1]", r"data.patients=(Phantom_0000\d)"]
+    done = _acdis(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    parts = [
+        line.split(": ") for line in done.stdout.splitlines() if line.startswith(("train", "val", "test"))
+    ]
+    assert [name for name, _ in parts] == ["train", "validation", "test"]
+    assert all(text.startswith("1 scans of 1 patients, ") for _, text in parts)
+    truths = [nibabel.load(path).get_fdata() for path in drawn.glob("*/*_seg.nii.gz")]
+    without = sum(not (truth == 4).any() for truth in truths)
+    assert sum(int(text.split()[5]) for _, text in parts) == without
+
+
+def test_published_lists_are_told_from_others(tmp_path: Path, shared: Path) -> None:
+    source = shared / "data" / "splits"
+    shutil.copy(source / "brats2020_val.txt", tmp_path)
+    names = (source / "brats2020_val.txt").read_text().splitlines()
+    (tmp_path / "brats2020_val.txt").write_text("\r\n".join(reversed(names)))
+    done = _acdis(tmp_path, "data", "splits", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "brats2020_val.txt: BraTS 2020, validation, 50 cases: as published" in done.stdout
+    (tmp_path / "mine.txt").write_text("\n".join(names[1:]))
+    done = _acdis(tmp_path, "data", "splits", str(tmp_path))
+    assert done.returncode == 2
+    assert "1 of 2 files hold no published list: mine.txt" in done.stderr
+
+
+def test_folds_are_written_as_lists(drawn: Path, tmp_path: Path) -> None:
+    done = _acdis(tmp_path, "data", "splits", str(drawn), "--folds", "3", "--out", str(tmp_path / "folds"))
+    assert done.returncode == 0, done.stderr
+    assert "3 folds of 3 patients" in done.stdout
+    tests = [(tmp_path / "folds" / f"fold{n}_test.txt").read_text().split() for n in range(3)]
+    assert sorted(name for part in tests for name in part) == [f"Phantom_0000{n}" for n in (1, 2, 3)]
+    train = (tmp_path / "folds" / "fold0_train.txt").read_text().split()
+    assert sorted(train + tests[0]) == [f"Phantom_0000{n}" for n in (1, 2, 3)]

@@ -39,8 +39,8 @@ def doubts(brain: np.ndarray, spacing: tuple[float, float, float]) -> Iterator[s
         )
     elif volume > _LARGEST_BRAIN:
         yield (
-            f"{volume:,.0f} ml are not background, more than a brain has (up to {_LARGEST_BRAIN:,.0f}): skull "
-            "and neck, or noise around the head? BraTS images hold the brain alone"
+            f"{volume:,.0f} ml are not background, more than a brain has (up to {_LARGEST_BRAIN:,.0f}): "
+            "skull and neck, or noise around the head? BraTS images hold the brain alone"
         )
     elif all(ends):
         yield "what is not background touches all six faces: is the brain cut off, or not masked?"

@@ -201,7 +201,7 @@ def _inspect(case: Case) -> tuple[CaseReport, Volume | None]:
 def _volume(images: np.ndarray, classes: np.ndarray, affine: np.ndarray, notes: tuple[str, ...]) -> Volume:
     """The arrays with BraTS's axes."""
     if orientation.axes(affine) != orientation.AXES:
-        images = np.stack([orientation.to_lps(image, affine)[0] for image in images])
+        images = np.ascontiguousarray([orientation.to_lps(image, affine)[0] for image in images])
         turned, affine = orientation.to_lps(classes, affine)
         classes = np.ascontiguousarray(turned)
     return Volume(images, classes, affine, nifti.voxel_sizes(affine), notes)
@@ -337,7 +337,7 @@ def _values(voxels: np.ndarray) -> tuple[float, ...]:
         return tuple(
             float(value) for value in np.flatnonzero(np.bincount(small.ravel(order="K"), minlength=1))
         )
-    return tuple(float(value) for value in np.unique(voxels))
+    return tuple(float(str(value)) for value in np.unique(voxels))  # of float32 no more digits than it has
 
 
 def _label_problems(case: Case, path: Path, values: tuple[float, ...]) -> list[Problem]:

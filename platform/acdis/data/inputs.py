@@ -30,6 +30,7 @@ class Found:
     cases: dict[str, Case]
     problems: tuple[Problem, ...]
     notes: tuple[Note, ...] = ()
+    blind: tuple[Problem, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -37,10 +38,10 @@ class Found:
         return sorted({*self.cases, *(problem.case for problem in self.problems)})
 
     def only(self, names: Collection[str]) -> Found:
-        """Those of these names."""
+        """Those of these names; whoever names a case without a segmentation hears that it has none."""
         return Found(
             {name: case for name, case in self.cases.items() if name in names},
-            tuple(problem for problem in self.problems if problem.case in names),
+            tuple(each for each in (*self.problems, *self.blind) if each.case in names),
             self.notes,
         )
 
@@ -119,7 +120,9 @@ def split_cases(found: Found, data: Data, base: Path, processes: int, progress: 
     patients = Patients(data.patients)
     names = found.names
     kinds = None
-    if data.split.counts is not None:
+    if data.split.counts is None:
+        names = sorted({*names, *(problem.case for problem in found.blind)})
+    else:
         kinds = strata.kinds(_strata(found, data, base, processes, progress))
     return splits.resolve(
         expanded(data.split), names, None, {name: patients.of(name) for name in names}, kinds
@@ -191,7 +194,8 @@ def find_cases(data: Data, base: Path, progress: Progress) -> Found:
 
 def _found(root: Path, data: Data | None = None) -> Found:
     finding = find(root, data)
-    return Found({case.name: case for case in finding.cases}, tuple(finding.problems), tuple(finding.notes))
+    by_name = {case.name: case for case in finding.cases}
+    return Found(by_name, tuple(finding.problems), tuple(finding.notes), tuple(finding.blind))
 
 
 def _drawn(drawn: Phantoms, base: Path, progress: Progress) -> list[Path]:

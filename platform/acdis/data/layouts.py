@@ -117,11 +117,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding:
-    """Complete cases sorted by name, what is wrong with others by their names alone, what was left out."""
+    """What lies in a folder.
+
+    Attributes:
+        cases: complete, sorted by name.
+        problems: what is wrong with others by their names alone.
+        notes: what was taken for what, and what was left out.
+        blind: cases that lack nothing but a segmentation, beside others that have theirs.
+    """
 
     cases: list[Case]
     problems: list[Problem]
     notes: list[Note] = field(default_factory=list)
+    blind: list[Problem] = field(default_factory=list)
 
 
 def find(root: Path, data: config.Data | None = None) -> Finding:
@@ -146,12 +154,14 @@ def find(root: Path, data: config.Data | None = None) -> Finding:
             "2018 to 2021), <case>-t2f.nii.gz (BraTS 2023 and later), imagesTr and labelsTr (MSD Task01, "
             "nnU-Net), UPENN-GBM or UCSF-PDGM; other names: data.files"
         )
-    found, problems, notes = _without_truth(found, problems, notes)
+    problems, blind = _without_truth(found, problems)
+    notes += _left_out(blind)
     found, problems = _writable(found, problems)
     found, problems = _without_doubles(found, problems)
     named = _with_schemes(root, found, data)
     patients = Patients(data.patients)
-    return Finding([replace(case, patient=patients.of(case.name)) for case in named], problems, notes)
+    with_patients = [replace(case, patient=patients.of(case.name)) for case in named]
+    return Finding(with_patients, problems, notes, blind)
 
 
 def _by_names(root: Path) -> Iterator[Case | Problem | Note]:
@@ -173,6 +183,7 @@ def _by_names(root: Path) -> Iterator[Case | Problem | Note]:
                 elsewhere = True
             else:
                 groups[hit[0]][hit[1]].append(folder / name)
+        strangers += _without_images(groups)
         if not groups and not elsewhere:
             yield Problem(folder.name, folder, _unknown_names(strangers))
         yield from _odd_segmentation(groups, folder, strangers)
@@ -189,6 +200,14 @@ def _named(stem: str) -> tuple[str, str, bool] | None:
         if match is not None:
             return match["name"], files.suffixes[match["suffix"].lower()], files.scattered
     return None
+
+
+def _without_images(groups: dict[str, dict[str, list[Path]]]) -> list[str]:
+    """Names of segmentations that no image stands beside, such as predictions: those are no cases."""
+    if all(set(parts) == {SEGMENTATION} for parts in groups.values()):
+        return []
+    lone = [name for name, parts in groups.items() if set(parts) == {SEGMENTATION}]
+    return [file.name for name in lone for file in groups.pop(name)[SEGMENTATION]]
 
 
 def _odd_segmentation(
@@ -334,26 +353,27 @@ def _expression(pattern: str, part: str) -> re.Pattern[str]:
     return re.compile(f"{pieces[0]}(?P<case>[^/]+?){'(?P=case)'.join(pieces[1:])}", re.DOTALL)
 
 
-def _without_truth(
-    cases: list[Case], problems: list[Problem], notes: list[Note]
-) -> tuple[list[Case], list[Problem], list[Note]]:
-    """Cases that lack nothing but a segmentation are left out with one line, where others have theirs."""
-    lacking = defaultdict(list)
+def _without_truth(cases: list[Case], problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
+    """The problems, and apart from them cases that lack nothing but a segmentation where others have theirs."""
+    lacking: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         lacking[problem.case].append(problem)
     known = {case.name for case in cases}
-    blind = sorted(
-        name
-        for name, reasons in lacking.items()
-        if name not in known and [each.reason for each in reasons] == [f"{SEGMENTATION} is missing"]
-    )
-    if not cases or not blind:
-        return cases, problems, notes
-    few = ", ".join(blind[:3]) + (" …" if len(blind) > 3 else "")
-    line = Note(
-        f"{len(blind)} without a segmentation", f"left out, they can neither train nor be scored: {few}"
-    )
-    return cases, [problem for problem in problems if problem.case not in blind], [*notes, line]
+    blind = [
+        found[0]
+        for name, found in sorted(lacking.items())
+        if name not in known and [each.reason for each in found] == [f"{SEGMENTATION} is missing"]
+    ]
+    if not cases:
+        return problems, []
+    return [problem for problem in problems if problem not in blind], blind
+
+
+def _left_out(blind: Sequence[Problem]) -> Iterator[Note]:
+    if blind:
+        few = ", ".join(problem.case for problem in blind[:3]) + (" …" if len(blind) > 3 else "")
+        who = f"{len(blind)} without a segmentation"
+        yield Note(who, f"left out, they can neither train nor be scored: {few}")
 
 
 def _writable(cases: list[Case], problems: list[Problem]) -> tuple[list[Case], list[Problem]]:

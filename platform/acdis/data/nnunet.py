@@ -68,8 +68,8 @@ def describe(path: Path) -> Description:
         tree = json.loads(files.read(path, files.TEXT))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: cannot be read ({files.reason(error)}); it says which channel is which modality: mend it, "
-            "or use data.files"
+            f"{path}: cannot be read ({files.reason(error)}); it says which channel is which modality: mend "
+            "it, or use data.files"
         ) from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds no object as nnU-Net writes it; mend it, or use data.files")
@@ -91,8 +91,8 @@ def _channels(tree: Mapping[str, Any], path: Path) -> dict[str, int]:
         modality = next((m for m, names in _CHANNELS.items() if _plain(name) in names), None)
         if modality is None or not str(number).isdecimal():
             raise UserError(
-                f"{path}: channel {number}, {name!r}, is no known modality; name it FLAIR, T1ce, T1 or T2, or "
-                "use data.files"
+                f"{path}: channel {number}, {name!r}, is no known modality; name it FLAIR, T1ce, T1 or T2, "
+                "or use data.files"
             )
         if modality in found:
             raise UserError(f"{path}: channels {found[modality]} and {number} are both {modality}")

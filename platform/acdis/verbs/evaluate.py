@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from acdis import home
@@ -55,7 +55,7 @@ def evaluate(
             display.say(f"{found.folder} cannot be written to: a copy of it is scored in {cell.folder}")
         entries = _entries(cell, experiment, base, root, split, display)
         if not with_trained:
-            entries = _unseen(cell, entries, display)
+            entries = unseen(cell, entries, display.say)
         inputs = Inputs((), (), tuple(entries))
         folder = evaluation_folder(cell, experiment, inputs.test_fingerprint)
         job = Job(experiment, cell, inputs, folder, tracking_of(experiment, base), base)
@@ -111,7 +111,7 @@ def _entries(
     return [entries[name] for name in wanted]
 
 
-def _unseen(cell: Cell, entries: list[Entry], display: Display) -> list[Entry]:
+def unseen(cell: Cell, entries: list[Entry], say: Callable[[str], None]) -> list[Entry]:
     """Those that the weights were neither trained nor chosen on, by name, by patient and by their voxels.
 
     Raises:
@@ -144,7 +144,7 @@ def _unseen(cell: Cell, entries: list[Entry], display: Display) -> list[Entry]:
         raise UserError(
             f"{cell.name}: {told}; none is left to score; --with-trained scores them all the same"
         )
-    display.say(f"{told}; left out, --with-trained scores them too")
+    say(f"{told}; left out, --with-trained scores them too")
     return [entry for entry in entries if entry.name not in reasons]
 
 
