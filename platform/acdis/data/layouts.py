@@ -354,7 +354,7 @@ def _expression(pattern: str, part: str) -> re.Pattern[str]:
 
 
 def _without_truth(cases: list[Case], problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """The problems, and apart from them cases that lack nothing but a segmentation where others have theirs."""
+    """The problems, and apart from them cases that lack their segmentation alone where others have theirs."""
     lacking: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         lacking[problem.case].append(problem)
