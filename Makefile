@@ -23,11 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install  ## train the rows of Tables 2 and 3 on phantoms through a Ray job, in about ten minutes
-	@$(BIN)/python -m acdis.cluster.head submit python experiments/main.py; code=$$?; \
-	echo "Ray goes on in the background; make stop ends it"; exit $$code
+	@$(BIN)/python experiments/main.py submit reproduce
 
 stop: install  ## end exactly what `make demo` started
-	@$(BIN)/python -m acdis.cluster.head stop
+	@$(BIN)/python experiments/main.py down
 
 test: install  ## all tests, those on Ray beside the others
 	@echo "tests/cluster runs beside the others; what it says comes at the end"

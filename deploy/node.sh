@@ -14,6 +14,7 @@ set -a
 set +a
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 export RAY_USAGE_STATS_ENABLED=0 PATH="$ACDIS_VENV/bin:$PATH"
+export RAY_TMPDIR="${RAY_TMPDIR:-/tmp}"  # Slurm's TMPDIR may be too long for the paths of Ray's sockets
 
 fail() {
   echo "error: $(hostname): $*" >&2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,10 @@ def _main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         (["ablate", "nothing.yaml", "--seeds", "one"], 2),
         (["ablate", "nothing.yaml", "--rows", "a,,b"], 2),
         (["ablate", "nothing.yaml", "--max-concurrent", "0"], 2),
+        (["submit"], 2),
+        (["submit", "--help"], 0),
+        (["up", "--help"], 0),
+        (["down"], 0),
     ],
 )
 def test_exit_codes(
@@ -99,14 +104,49 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main()
 
 
-def test_without_a_verb_the_tables_are_reproduced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_verb_three_lines_say_what_there_is_and_nothing_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import acdis.verbs.reproduce
 
     asked: list[Any] = []
     monkeypatch.setattr(acdis.verbs.reproduce, "reproduce", lambda *words: asked.append(words))
     assert _main(monkeypatch) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert asked == []
+    named = {name for line in lines for name in line.split("`")[1::2]}
+    assert {name.split()[0] for name in named} == {"reproduce", "train", "ablate", "submit"}
     assert _main(monkeypatch, "reproduce", "seed=1", "--seeds", "0,2", "--max-concurrent", "3") == 0
-    assert asked == [(None, [], None, None), (None, ["seed=1"], [0, 2], 3)]
+    assert asked == [(None, ["seed=1"], [0, 2], 3)]
+
+
+def test_what_is_submitted_is_the_verb_with_all_its_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import acdis.verbs.head
+
+    asked: list[list[str]] = []
+
+    def submit(base: Path, command: list[str]) -> int:
+        asked.append(command)
+        return 7
+
+    monkeypatch.setenv("ACDIS_HOME", str(tmp_path))
+    monkeypatch.setattr(acdis.verbs.head, "submit_job", submit)
+    words = ["ablate", "ablations/table2.yaml", "--seeds", "0,1", "-h", "a.b=c d"]
+    assert _main(monkeypatch, "submit", *words) == 7
+    assert asked == [["python", "experiments/main.py", *words]]
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import acdis.verbs.train
+
+    full = OSError(errno.ENOSPC, "No space left on device", "/somewhere/state.json")
+    monkeypatch.setattr(acdis.verbs.train, "train", _raising(full))
+    assert _main(monkeypatch, "train", "x.yaml") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: /somewhere/state.json: cannot be written (No space left on device); free space"
 
 
 def test_main_takes_the_checkouts_package_whatever_is_installed(checkout: Path, tmp_path: Path) -> None:

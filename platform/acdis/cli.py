@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 the user's input is wrong (one line, no traceback); 1 anyt
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
+from acdis import home
 from acdis.cli_words import FirstUnlessNamed, names, numbers, split_words
 from acdis.errors import UserError
+from acdis.files import UnwritableError
 from acdis.version import __version__
 
 app = typer.Typer(
@@ -30,6 +33,11 @@ report_app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(report_app, name="report")
 
+WITHOUT_A_VERB = """\
+Say what to do: `reproduce` trains and reports Tables 2 and 3 of the paper on phantoms, in about ten minutes;
+`train FILE` trains one experiment (experiments/*.yaml), `ablate SPEC` a whole table (ablations/*.yaml);
+`submit VERB …` does it as a job on a Ray head of this machine. All verbs: --help; about one: VERB --help."""
+
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value, as many as you like")]
 
 
@@ -38,12 +46,11 @@ def default(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="print the version and end")] = False,
 ) -> None:
-    """Without a verb: `reproduce`, Tables 2 and 3 on phantoms."""
     if version:
         typer.echo(__version__)
         raise typer.Exit
     if context.invoked_subcommand is None:
-        reproduce()
+        typer.echo(WITHOUT_A_VERB)
 
 
 @app.command()
@@ -217,6 +224,32 @@ def dashboard(
     _run(verb, Wanted(paths, experiment, overrides, host, port, store, prefix.rstrip("/"), login))
 
 
+@app.command()
+def up() -> None:
+    """Start a Ray head on this machine's loopback, with a token; found again where it runs already."""
+    from acdis.verbs.head import up as verb
+
+    _run(verb)
+
+
+@app.command()
+def down() -> None:
+    """End exactly what `up` or `submit` has started on this machine."""
+    from acdis.verbs.head import down as verb
+
+    _run(verb)
+
+
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def submit(
+    words: Annotated[list[str] | None, typer.Argument(help="a verb and its words: train FILE …")] = None,
+) -> None:
+    """Run a verb as a job of this checkout on the Ray head of this machine; Ctrl-C stops the job."""
+    from acdis.verbs.head import submit as verb
+
+    _run(verb, words or [])
+
+
 @report_app.command("figures")
 def report_figures(
     runs: Annotated[list[str], typer.Argument(help="cells' names (their beginnings will do) or folders")],
@@ -311,6 +344,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {UnwritableError(error.filename or home.place(), error)}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         from acdis.cluster.train import TrainingFailed

@@ -49,6 +49,7 @@ class Place:
     base: Path
     experiment: Path
     variables: dict[str, str] = field(default_factory=dict)
+    last: subprocess.Popen[str] | None = None
 
     def environment(self) -> dict[str, str]:
         """A shell's environment, without what an outer Ray or job has put there."""
@@ -73,9 +74,10 @@ class Place:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start; its output goes to a file, so that nobody has to read it."""
         log = (self.base / "log.txt").open("a")
-        return subprocess.Popen(
+        self.last = subprocess.Popen(
             self.command(*words), env=self.environment(), stdout=log, stderr=subprocess.STDOUT, text=True
         )
+        return self.last
 
     def cell(self) -> Cell:
         """The one cell of this home."""
@@ -90,6 +92,8 @@ class Place:
                 state = self.cell().state()
                 if what(state):
                     return state
+            failed = self.last is not None and (self.last.poll() or 0) > 0  # killed by the test: below 0
+            assert not failed, (self.base / "log.txt").read_text()
             time.sleep(0.02)
         raise AssertionError("the cell's state did not come about")
 
@@ -123,7 +127,7 @@ def places(
     tmp_path_factory: pytest.TempPathFactory, cases: Path
 ) -> Iterator[Callable[[dict[str, Any] | None], Place]]:
     """Makes homes; with a head's state their trainings run on that head, without on a Ray of their own."""
-    own = tempfile.mkdtemp(prefix="acdis-")  # short: sockets in it may not exceed 107 characters
+    own = tempfile.mkdtemp(prefix="a-")  # short: sockets in it may not exceed 107 characters
 
     def make(state: dict[str, Any] | None) -> Place:
         base = tmp_path_factory.mktemp("home")

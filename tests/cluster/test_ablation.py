@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
+from ports import assert_on_loopback_alone, family, lists_jobs, token_of
 from storm import ablation
 from storm.ablation import ROWS
 
@@ -95,6 +98,29 @@ def test_cells_of_another_process_are_waited_for(
     assert second.wait(timeout=300) == 0, (place.base / "log.txt").read_text()
     assert cell.state()["status"] == "done"
     assert [entry["epoch"] for entry in cell.history()] == [1, 2, 3, 4]
+
+
+def test_on_a_ray_of_its_own_a_driver_that_dies_gives_back_its_place(places: Callable[..., Any]) -> None:
+    """The dashboard is there for this alone; nobody speaks to it without the home's token."""
+    place = places(None)
+    place.variables["HOME"] = str(place.base)
+    _specs(place)
+    driver = place.start(*ablation.words(place, "window", rows=ROWS[:1]), _all_cpus())
+    state = place.wait_for(lambda state: state.get("done", 0) >= 1)
+    ports = assert_on_loopback_alone(family(driver.pid))
+    file = token_of(driver.pid)
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    token = file.read_text()
+    assert not [port for port in ports if lists_jobs(port)]
+    assert len([port for port in ports if lists_jobs(port, token)]) == 1
+    psutil.Process(state["driver"]).kill()  # its training holds all CPUs
+    assert driver.wait(timeout=300) == 0, (place.base / "log.txt").read_text()
+    assert place.cell().state()["resumed_at"] >= 1
+    assert not (place.base / ".ray").exists()
+
+
+def _all_cpus() -> str:
+    return f"scaling.cpus_per_worker={len(os.sched_getaffinity(0))}"
 
 
 def _said(place: Any, words: str) -> None:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
+from ports import assert_on_loopback_alone, family, lists_jobs, token_of
 from pyarrow import fs
 
 from acdis.cluster import head
@@ -147,13 +148,17 @@ def test_killed_worker_then_killed_driver_then_the_same_command_gives_the_same_b
     place = places(None)  # a Ray of its own, which must die with the driver
     place.variables["ACDIS_TEST"] = mark
     driver = place.start("train", str(place.experiment))
-    _kill_worker(place.wait_for(lambda state: state.get("done", 0) >= 1 and "pid" in state))
+    training = place.wait_for(lambda state: state.get("done", 0) >= 1 and "pid" in state)
+    ports = assert_on_loopback_alone(family(driver.pid))
+    token = token_of(driver.pid).read_text()
+    assert not [port for port in ports if lists_jobs(port, token)]  # where nobody needs it, there is none
+    _kill_worker(training)
     place.wait_for(lambda state: state.get("resumed_at", 0) >= 1 and state["done"] > state["resumed_at"])
-    family = _marked(mark)
-    assert len(family) > 5
+    started = _marked(mark)
+    assert len(started) > 5
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    _, slow = psutil.wait_procs(family, timeout=20)
+    _, slow = psutil.wait_procs(started, timeout=20)
     assert {process.name() for process in slow} <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
     done = int(place.cell().state()["done"])
     assert 0 < done < EPOCHS
@@ -212,11 +217,11 @@ def test_a_machine_that_has_nothing_goes_on_from_an_object_store(
         place.variables |= bucket | {"ACDIS_TEST": mark}
     driver = lost.start("train", str(lost.experiment), line)
     lost.wait_for(lambda state: state.get("done", 0) >= 2)
-    family = _marked(mark)
-    for process in (driver, *family):
+    started = _marked(mark)
+    for process in (driver, *started):
         process.kill()
     driver.wait()
-    psutil.wait_procs(family, timeout=20)
+    psutil.wait_procs(started, timeout=20)
     done = lost.cell().state()["done"]
     assert 2 <= done < EPOCHS
     name = lost.cell().name
@@ -265,8 +270,11 @@ def test_two_workers_train_what_one_does_within_rounding(
     undisturbed: Any, ray_head: dict[str, Any], places: Callable[..., Any]
 ) -> None:
     place = places(ray_head)
-    done = place.run("train", str(place.experiment), "scaling.workers=2")
-    assert done.returncode == 0, done.stdout + done.stderr
+    driver = place.start("train", str(place.experiment), "scaling.workers=2")
+    place.wait_for(lambda state: state.get("status") == "training")
+    ours = {process.pid for process in head.processes(ray_head["mark"])}
+    assert_on_loopback_alone(ours | family(driver.pid))  # where the two have met is among them
+    assert driver.wait(timeout=1100) == 0, (place.base / "log.txt").read_text()
     assert place.cell().state()["workers"] == 2
     assert place.cell().name == undisturbed.cell().name
     for ours, theirs in zip(place.cell().history(), undisturbed.cell().history(), strict=True):

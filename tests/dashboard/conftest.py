@@ -265,7 +265,7 @@ def ablated(tmp_path_factory: pytest.TempPathFactory) -> Ablated:
     (root / "tiny_table.yaml").write_text(TINY_SPEC)
     made = Ablated(root / "home", root / "tiny_table.yaml")
     made.base.mkdir()
-    short = tempfile.mkdtemp(prefix="acdis-")  # sockets in it may not exceed 107 characters
+    short = tempfile.mkdtemp(prefix="a-")  # sockets in it may not exceed 107 characters
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(made, "environment", lambda: Ablated.environment(made) | {"RAY_TMPDIR": short})

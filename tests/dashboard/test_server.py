@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 PASSWORD = "a-long-password-1"
@@ -171,3 +172,29 @@ def _may_read(served: Served, name: str, lab: Any) -> None:
         patch.setenv("MLFLOW_TRACKING_USERNAME", "boss")
         patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         _client(served).grant_user_permission(name, "experiment", ids[0], "READ")
+
+
+@pytest.mark.slow
+def test_the_real_server_ends_when_the_command_is_killed(lab: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "acdis", "dashboard", "--port", "0", "--store", lab.uri]
+    log = tmp_path / "log"
+    with log.open("w") as said:
+        dashboard = subprocess.Popen(
+            command,
+            env=os.environ | {"ACDIS_HOME": str(lab.base)},
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+    try:
+        line = next((line for line in dashboard.stdout if line.startswith("dashboard: ")), "")
+        assert line, log.read_text()
+        servers = psutil.Process(dashboard.pid).children(recursive=True)
+        assert len(servers) >= 2
+        dashboard.kill()
+        _, left = psutil.wait_procs(servers, timeout=30)
+        assert not left
+    finally:
+        dashboard.kill()
+        dashboard.wait()
+        dashboard.stdout.close()

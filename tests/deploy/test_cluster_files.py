@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -74,6 +75,25 @@ def test_nodes_want_a_token_and_what_people_look_at_is_on_loopback() -> None:
     assert "--dashboard-host=127.0.0.1" in script
     assert "acdis dashboard --port" in script  # on 127.0.0.1 unless told otherwise
     assert "0.0.0.0" not in script
+
+
+@pytest.mark.parametrize(("given", "taken"), [({}, "/tmp"), ({"RAY_TMPDIR": "/scratch"}, "/scratch")])
+def test_a_long_tmpdir_is_not_where_ray_puts_its_sockets(
+    given: dict[str, str], taken: str, tmp_path: Path
+) -> None:
+    ray, token = tmp_path / "bin" / "ray", tmp_path / "token"
+    ray.parent.mkdir()
+    ray.write_text('#!/bin/sh\necho "$RAY_TMPDIR"\n')
+    ray.chmod(0o755)
+    token.write_text("secret")
+    variables = {"ACDIS_VENV": str(tmp_path), "RAY_AUTH_TOKEN_PATH": str(token), "TMPDIR": f"/{'long/' * 20}"}
+    done = subprocess.run(
+        ["bash", str(ROOT / "deploy" / "node.sh"), "ray", "start"],
+        env=os.environ | variables | {"RAY_HEAD_IP": "192.0.2.1"} | given,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, taken), done.stderr
 
 
 @pytest.mark.parametrize("file", ["node.sh", "slurm.sh"])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from acdis.errors import UserError
@@ -55,3 +61,84 @@ def test_loopback_unless_told_otherwise() -> None:
     command = verb._command(Wanted(), Path("/home"), "sqlite:////x.db", "acdis", 5000)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert "--disable-security-middleware" not in command
+
+
+@pytest.mark.parametrize(
+    ("host", "login", "said"),
+    [
+        ("0.0.0.0", False, 1),
+        ("0.0.0.0", True, 0),
+        ("localhost", False, 0),
+        ("127.0.0.2", False, 0),
+    ],
+)
+def test_without_a_login_other_hosts_are_let_in_and_it_says_so(
+    host: str, login: bool, said: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serve(*_: Any) -> Any:
+        raise UserError("served")
+
+    monkeypatch.setattr(verb, "check_store", lambda uri, needed: None)
+    monkeypatch.setattr(verb, "_check", lambda *_: None)
+    monkeypatch.setattr(verb, "_served", serve)
+    with pytest.raises(UserError, match="served"):
+        dashboard(Wanted(port=0, host=host, login=login))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == said
+    assert all(f"--host {host} without --login" in line for line in lines)
+
+
+@pytest.mark.parametrize("content", [b"no database", None])
+def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    store = tmp_path / "home" / "mlflow.db"
+    store.parent.mkdir()
+    store.write_bytes(content) if content else store.mkdir()
+    with pytest.raises(UserError, match=r"mlflow\.db cannot be used"):
+        dashboard(Wanted(port=0))
+
+
+#: Starts a stand-in for MLflow's server as `dashboard` does, a process below another.
+STARTER = """
+import os, sys
+from acdis.dashboard.leash import LEASH_VARIABLE
+from acdis.verbs.dashboard import _served
+child = [sys.executable, "-c", sys.argv[1]]
+middle = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *child]
+with _served(middle, os.environ | {LEASH_VARIABLE: "1"}) as server:
+    server.wait()
+"""
+SERVER = (
+    "import os, time; from acdis.dashboard.leash import follow; follow(); print(os.getpid(), flush=True); "
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_the_server_ends_with_the_command_whatever_ends_that(number: int) -> None:
+    line = [sys.executable, "-c", STARTER, SERVER + "time.sleep(600)"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(line, **pipes) as starter:
+        try:
+            server = psutil.Process(int(starter.stdout.readline()))
+            above = server.parents()[:2]
+            assert above[1].pid == starter.pid
+            starter.send_signal(number)
+            starter.wait(30)
+            _, left = psutil.wait_procs([server, above[0]], timeout=30)
+            assert not left
+        finally:
+            for process in (server, *above):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+
+def test_nohup_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with verb._served([sys.executable, "-c", ""], dict(os.environ)):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) == verb._interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,7 +1,7 @@
 """A Ray head on loopback with token authentication: started once, found again, ended exactly.
 
-`python -m acdis.cluster.head start|submit|stop` is what the Makefile calls. What belongs to the head is
-known by a mark in its processes' environment, so that stopping ends these processes and no others.
+What belongs to the head is known by a mark in its processes' environment, so that stopping ends these
+processes and no others.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -24,14 +22,16 @@ from typing import Any
 
 import psutil
 
-from acdis import home
 from acdis.ablation.cells import read_json
+from acdis.cluster import temporary, token
 from acdis.errors import UserError
-from acdis.files import locked, write_json, write_text
+from acdis.files import locked, write_json
 
 MARK = "ACDIS_HEAD"
 START_SECONDS = 120
 STOP_SECONDS = 15
+#: How the folder of its sockets and logs begins.
+TEMPORARY = "acdis-ray-"
 #: Ray's name for it is about other systems; what it does is to make 127.0.0.1 the node's address. Without it
 #: Ray takes the host's address instead, and every one of its ports listens to the network.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -93,7 +93,8 @@ def processes(mark: str) -> list[psutil.Process]:
 
 def environment(state: dict[str, Any]) -> dict[str, str]:
     """What a process needs to be let in by this head."""
-    return os.environ | {
+    kept = {key: value for key, value in os.environ.items() if key != token.VALUE}  # it would come first
+    return kept | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": state["token"],
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -127,10 +128,8 @@ def _new_state(folder: Path) -> dict[str, Any]:
         "address": f"http://127.0.0.1:{dashboard}",
         "agent": agent,
         "client": client,
-        "token": str(_token(folder)),
-        "temporary": tempfile.mkdtemp(
-            prefix="acdis-ray-"
-        ),  # short: sockets in it may not exceed 107 characters
+        "token": str(token.own(folder)),
+        "temporary": str(temporary.made(TEMPORARY, os.environ)),
     }
 
 
@@ -157,7 +156,7 @@ def _launch(log: Path, state: dict[str, Any]) -> subprocess.Popen[bytes]:
         f"--ray-client-server-port={state['client']}",
         "--min-worker-port=0",
         "--max-worker-port=0",
-        f"--temp-dir={state['temporary']}",
+        f"--temp-dir={Path(state['temporary']) / temporary.RAY}",
     ]
     # A job must not take its outputs' place from whoever happened to start the head.
     own = {key: value for key, value in environment(state).items() if not key.startswith("ACDIS_")}
@@ -209,19 +208,11 @@ def _end(base: Path) -> int:
     _, left = psutil.wait_procs(ours, timeout=STOP_SECONDS)
     for process in {*left, *processes(state["mark"])}:
         _signal(process, signal.SIGKILL)
-    temporary = Path(state["temporary"])
-    if temporary.name.startswith("acdis-ray-"):
-        shutil.rmtree(temporary, ignore_errors=True)
+    folder = Path(state["temporary"])
+    if folder.name.startswith(TEMPORARY):
+        temporary.remove(folder)
     (_folder(base) / "head.json").unlink(missing_ok=True)
     return len(ours)
-
-
-def _token(folder: Path) -> Path:
-    """A secret that only this user can read; on disk, not in any command line."""
-    file = folder / "token"
-    if not file.exists() or not file.stat().st_size:
-        write_text(file, secrets.token_hex(32), mode=0o600)
-    return file
 
 
 def _folder(base: Path) -> Path:
@@ -247,30 +238,3 @@ def _command(process: psutil.Process) -> list[str]:
 def _signal(process: psutil.Process, number: int) -> None:
     with contextlib.suppress(psutil.Error):
         process.send_signal(number)  # psutil makes sure that the pid is still this process's
-
-
-def main(words: list[str]) -> int:
-    """`start`, `stop`, or `submit COMMAND…`."""
-    base = home.home()
-    if words == ["start"]:
-        print(f"Ray head: {start(base)['address']}")
-        return 0
-    if words == ["stop"]:
-        print(f"ended {stop(base)} processes of the Ray head in {base}")
-        return 0
-    if words[:1] == ["submit"] and len(words) > 1:
-        from acdis.cluster.submit import submit
-
-        return submit(base, words[1:])
-    raise UserError("usage: python -m acdis.cluster.head start|stop|submit COMMAND…")
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(1)

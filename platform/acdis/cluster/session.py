@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acdis.cluster import temporary, token
 from acdis.cluster.growth import hosts_of, of_file
 from acdis.cluster.head import LOOPBACK
 from acdis.cluster.resources import DRIVER
@@ -45,35 +47,61 @@ PATIENCE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[None]:
+def connected(nested: bool = False) -> Iterator[None]:
     """Ray for the time of the block; a cluster that was there before is left running.
 
     The package that runs here is the package that runs on the workers: it is uploaded, and comes before
     any version that a node has installed. SIGTERM is taken as Ctrl-C, so that a stopped job ends in order.
 
+    Args:
+        nested: trainings are driven by processes of Ray's, which may die while Ray goes on.
+
     Raises:
         UserError: RAY_ADDRESS names no cluster that can be reached.
     """
     address = address_of(os.environ)
-    if address == "local":
-        os.environ.update(LOOPBACK)
-    import ray
+    _close_token()
+    with contextlib.ExitStack() as stack:
+        own = _own(stack, nested) if address == "local" else {}
+        import ray
 
-    package = Path(__file__).resolve().parents[1]
-    before = _on_terminate(_interrupt)
-    try:
+        package = Path(__file__).resolve().parents[1]
+        stack.callback(_on_terminate, _on_terminate(_interrupt))
+        stack.callback(ray.shutdown)
         _initialise(
             ray,
             address=address,
             runtime_env={"py_modules": [str(package)], "env_vars": WORKER_ENVIRONMENT},
             log_to_driver=bool(os.environ.get("ACDIS_VERBOSE")),
             logging_level=logging.ERROR,
+            **own,
         )
         _on_terminate(_interrupt)  # Ray has put its own in place, which would end with Ray's exit code
         yield
-    finally:
-        ray.shutdown()
-        _on_terminate(before)
+
+
+def _own(stack: contextlib.ExitStack, nested: bool) -> dict[str, Any]:
+    """Settings of a Ray of our own: on loopback, with our token, in a short folder. Before ray is imported.
+
+    The dashboard is the Jobs API too, so it is there only where it is needed: what gives back the places of
+    a training whose driver has died asks it for the driver. Without it a killed driver of `ablate` keeps its
+    CPUs for good.
+    """
+    os.environ.update(LOOPBACK)
+    folder = stack.enter_context(temporary.folder())
+    stack.enter_context(token.settled(os.environ, folder.parent))
+    return {"include_dashboard": nested, "_temp_dir": str(folder)}
+
+
+def _close_token() -> None:
+    """Ray itself makes its token readable for everybody."""
+    file = token.known(os.environ)
+    if token.close(file):
+        print(
+            f"Ray: others could read the token in {file}, now only you can; where somebody may have read it, "
+            "remove the file and make another: ray get-auth-token --generate",
+            file=sys.stderr,
+        )
 
 
 def address_of(environment: Any) -> str:

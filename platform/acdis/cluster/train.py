@@ -94,14 +94,16 @@ def launch(job: Job, room: Room, show: Show, again: bool = False) -> None:
 
 def _trainer(settings: dict[str, Any], scaling: Scaling, room: Room, storage: str, name: str) -> Any:
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from acdis.cluster.rendezvous import Rendezvous
 
     seconds, retries = start_limits(scaling)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(seconds)
     return TorchTrainer(
         run,
         train_loop_config=settings,
-        torch_config=TorchConfig(backend="nccl" if room.gpus else "gloo"),
+        torch_config=Rendezvous(backend="nccl" if room.gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(scaling.min_workers, scaling.workers) if scaling.min_workers else scaling.workers,
             elastic_resize_monitor_interval_s=scaling.resize_seconds,

@@ -45,10 +45,12 @@ def attach(app: Any, protect: Any = lambda pages, site: pages) -> Any:
     """
     from starlette.routing import Mount, Route
 
+    from acdis.dashboard.leash import follow
     from acdis.dashboard.settings import from_environment
     from acdis.dashboard.site import Site
     from acdis.dashboard.warm import warm
 
+    follow()
     settings = from_environment()
     _lead_here(settings.uri)
     site = Site(settings)

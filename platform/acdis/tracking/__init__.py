@@ -9,6 +9,8 @@ import contextlib
 import logging
 import os
 import secrets
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+#: How SQLite says that a file is none of its own, or no longer.
+_DAMAGED = ("file is not a database", "malformed")
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
@@ -80,6 +84,74 @@ def open_store(uri: str) -> Any:
                 _create(path)
             moved.rewrite(path)
         return MlflowClient(tracking_uri=uri)
+
+
+def check_store(uri: str, needed: bool = False) -> None:
+    """Before anything is started: whether it is a store that this MLflow can use, or may be later.
+
+    A server is not asked. What is away now may come back, and the journal waits for it; but no waiting helps
+    with a database of another MLflow's schema, or one that is damaged.
+
+    Args:
+        needed: it must be usable now; a SQLite store is made if it is not there, or brought to its place.
+
+    Raises:
+        UserError: it is not; how it is mended.
+    """
+    if uri.startswith(("http", "databricks")):
+        return
+    path = sqlite_path(uri)
+    try:
+        found = None if path is not None and not path.exists() else _schema(uri)
+        if found is not None:
+            _compare(uri, found)
+        read_only = path is not None and path.exists() and not moved.is_writable(path)
+        if needed and uri.startswith("sqlite") and not read_only:
+            open_store(uri)
+    except UserError:
+        raise
+    except Exception as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split()).replace(user_part(uri), "")
+        if needed or any(word in said for word in _DAMAGED):
+            raise UserError(
+                f"the MLflow store {public(uri)} cannot be used: {said[:200]}; mend that, or move it away: "
+                "what cells have logged is in their folders too"
+            ) from None
+
+
+def _schema(uri: str) -> str | None:
+    """The schema's version that the database has; none where it is empty."""
+    from sqlalchemy import create_engine, inspect, text
+
+    patience = {"connect_timeout": 10} if uri.startswith(("postgresql", "mysql")) else {}
+    engine = create_engine(uri, connect_args=patience)
+    try:
+        with engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    finally:
+        engine.dispose()
+
+
+def _compare(uri: str, found: str) -> None:
+    from mlflow.store.db.utils import _get_latest_schema_revision
+    from mlflow.store.db_migrations import versions
+
+    expected = _get_latest_schema_revision()
+    if found == expected:
+        return
+    store = f"the MLflow store {public(uri)}"
+    known = any(path.name.startswith(f"{found}_") for path in Path(versions.__path__[0]).iterdir())
+    if not known:
+        raise UserError(
+            f"{store} is of a newer MLflow (schema {found}, this one has {expected}): install that one"
+        )
+    program = Path(sys.executable).parent / "mlflow"
+    upgrade = shlex.join([str(program) if program.exists() else "mlflow", "db", "upgrade", public(uri)])
+    raise UserError(
+        f"{store} is of an older MLflow (schema {found}, not {expected}): copy it, then run {upgrade}"
+    )
 
 
 def _create(path: Path) -> None:

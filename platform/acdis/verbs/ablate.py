@@ -76,6 +76,7 @@ def ablate(request: Request) -> str:
             request.seeds,
             base,
             display,
+            tracked=True,
         )
         _all(members, request, base, display)
         _conclude(survey(members, base), request.failed, display)
@@ -139,7 +140,7 @@ def _run(jobs: list[Job], members: Sequence[Member], most: int | None, base: Pat
     tags = lineage()
     display.say("Ray: connecting, or starting one of our own (about 10 s)")
     try:
-        with session.connected():
+        with session.connected(nested=True):
             nodes = session.nodes()
             rooms = [session.side_by_side(nodes, job.experiment.scaling, cells) for job in jobs]
             at_once = min(number for _, number in rooms)

@@ -1,8 +1,9 @@
-"""`dashboard`: MLflow's server with our pages beside it, on one port, until Ctrl-C."""
+"""`dashboard`: MLflow's server with our pages beside it, on one port, for as long as this command runs."""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from acdis import home
+from acdis.dashboard.leash import LEASH_VARIABLE
 from acdis.dashboard.settings import SPECS_VARIABLE
 from acdis.errors import UserError
 from acdis.files import UnwritableError
-from acdis.tracking import ENVIRONMENT, default_uri, moved, open_store, public, sqlite_path
+from acdis.tracking import ENVIRONMENT, check_store, default_uri, moved, open_store, public, sqlite_path
 
 #: Seconds that the server may take to start, and to end after Ctrl-C.
 START, END = 120.0, 10.0
@@ -49,10 +52,11 @@ class Wanted:
 
 
 def dashboard(wanted: Wanted) -> None:
-    """Serve until Ctrl-C.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP; the server ends with this process, whatever ends that.
 
     Raises:
-        UserError: a spec or its data is wrong, the port is taken, or the package is not installed.
+        UserError: a spec or its data is wrong, the store cannot be used, the port is taken, or the package is
+            not installed.
     """
     base = home.to_read()
     uri = wanted.store or default_uri(base)
@@ -61,6 +65,13 @@ def dashboard(wanted: Wanted) -> None:
     if wanted.specs:
         _remember(wanted, base)
     port = wanted.port or _free(wanted.host)
+    check_store(uri, needed=True)
+    if not wanted.login and not _is_loopback(wanted.host):
+        print(
+            f"--host {wanted.host} without --login: whoever reaches this port may read, change and delete "
+            "all runs; from elsewhere rather use ssh -L",
+            file=sys.stderr,
+        )
     address = f"http://{'127.0.0.1' if wanted.host == '0.0.0.0' else wanted.host}:{port}{wanted.prefix}"
     with (
         _opened(uri, base) as uri,
@@ -147,17 +158,27 @@ def _environment(wanted: Wanted) -> dict[str, str]:
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | ENVIRONMENT
     if wanted.specs:
         own[SPECS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in wanted.specs)
-    return own | dict(os.environ) | {"ACDIS_HOME": str(home.to_read())}
+    return own | dict(os.environ) | {"ACDIS_HOME": str(home.to_read()), LEASH_VARIABLE: "1"}
 
 
 @contextlib.contextmanager
 def _served(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The server in a group of its own, ended with the block: Ctrl-C comes here first."""
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    """The server in a group of its own, ended with the block: Ctrl-C comes here first.
+
+    Where this process is killed, the server sees its input end, and ends itself.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _interrupt)
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield server
     finally:
         _end(server)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
@@ -178,6 +199,15 @@ def _wait(server: subprocess.Popen[bytes], health: str) -> None:
             return
         time.sleep(0.2)
     raise UserError(f"the server did not answer within {START:.0f} s; what it said stands above")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        found = {str(place[4][0]) for place in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
 def _free(host: str) -> int:

@@ -19,6 +19,7 @@ from acdis.data.patients import known as patients_of
 from acdis.data.splits import from_files
 from acdis.errors import UserError
 from acdis.report.facts import PHANTOM_WARNING
+from acdis.tracking import check_store
 from acdis.tracking.lineage import lineage
 from acdis.verbs import publish
 from acdis.verbs.cell import evaluation_folder, opened, tracker_of, tracking_of
@@ -50,6 +51,7 @@ def evaluate(
     found = cells.find_trained(base, run)
     cell = cells.borrowed(base, found)
     experiment = _experiment(cell, root, overrides)
+    check_store(tracking_of(experiment, base)["uri"])
     with Display() as display, cell.alone():
         if cell != found:
             display.say(f"{found.folder} cannot be written to: a copy of it is scored in {cell.folder}")

@@ -14,6 +14,7 @@ from acdis.data.inputs import find_cases, prepare_cases
 from acdis.errors import UserError
 from acdis.files import reason
 from acdis.report.facts import PHANTOM_WARNING
+from acdis.tracking import check_store
 from acdis.verbs.cell import opened, tracking_of
 from acdis.verbs.progress import Display
 
@@ -41,6 +42,9 @@ def figures(runs: Sequence[str], case: str | None, out: Path | None) -> None:
     base = home.home()
     trained = _trained(runs, base)
     name = _case(trained, case)
+    if out is None:
+        for cell in trained:
+            check_store(tracking_of(cell.experiment(), base)["uri"])
     with Display() as display:
         sights = [_sight(cell, name, base, display) for cell in trained]
         _refuse_unlike(sights)

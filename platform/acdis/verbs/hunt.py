@@ -18,7 +18,7 @@ from acdis.config import Data, Experiment
 from acdis.data.inputs import Inputs, open_for_learning
 from acdis.errors import UserError
 from acdis.files import write_text
-from acdis.tracking import check_uri
+from acdis.tracking import check_store, check_uri, chosen_uri
 from acdis.tracking.journal import epochs_of
 from acdis.verbs.cell import evaluation_folder, tracking_of
 from acdis.verbs.progress import Display
@@ -47,6 +47,7 @@ class Cases:
         data = experiment.data
         if data not in self.known:
             check_uri(experiment.tracking.uri or "sqlite:////")
+            check_store(chosen_uri(experiment.tracking.uri, self.base))
             threads = max(1, len(os.sched_getaffinity(0)))
             inputs, tests = open_for_learning(data, self.base, threads, self.display.count)
             if not inputs.validation:

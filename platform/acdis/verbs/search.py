@@ -75,7 +75,7 @@ def _run(hunt: Hunt, most: int | None, display: Display) -> None:
     asked = [job]
     try:
         display.say("Ray: connecting, or starting one of our own (about 10 s)")
-        with session.connected():
+        with session.connected(nested=True):
             trials = hunt.search.settings.trials
             room, places = session.side_by_side(session.nodes(), job.experiment.scaling, trials)
 

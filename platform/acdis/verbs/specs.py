@@ -13,7 +13,7 @@ from acdis.ablation.spec import Spec
 from acdis.config import Experiment
 from acdis.data.inputs import Inputs, open_inputs
 from acdis.errors import UserError
-from acdis.tracking import check_uri
+from acdis.tracking import check_store, check_uri, chosen_uri
 from acdis.verbs.progress import Display
 
 
@@ -25,6 +25,7 @@ def open_specs(
     seeds: Sequence[int] | None,
     base: Path,
     display: Display,
+    tracked: bool = False,
 ) -> list[Member]:
     """Read specs, prepare their cases (with progress), and name their cells.
 
@@ -32,13 +33,14 @@ def open_specs(
         experiment, overrides: on which the rows are run, instead of the specs' own base.
         rows, seeds: only these; a row must be in one of the specs.
         base: ACDIS_HOME.
+        tracked: what follows writes to MLflow's store.
 
     Raises:
-        UserError: a spec, an experiment or its data is wrong, or nothing is left to look at.
+        UserError: a spec, an experiment, its data or the store is wrong, or nothing is left to look at.
     """
     return resolve(
         load_specs(paths, experiment, overrides, rows, seeds),
-        lambda wanted: prepare(wanted, base, display),
+        lambda wanted: prepare(wanted, base, display, tracked),
     )
 
 
@@ -66,13 +68,15 @@ def load_specs(
     return [each for each in chosen if each.rows]
 
 
-def prepare(experiment: Experiment, base: Path, display: Display) -> Inputs:
-    """The experiment's cases, found, checked and preprocessed.
+def prepare(experiment: Experiment, base: Path, display: Display, tracked: bool) -> Inputs:
+    """The experiment's cases, found, checked and preprocessed; see `open_specs`.
 
     Raises:
-        UserError: no usable cases, or settings that these cases cannot serve.
+        UserError: no usable cases, settings that these cases cannot serve, or a store that cannot be used.
     """
     check_uri(experiment.tracking.uri or "sqlite:////")
+    if tracked:
+        check_store(chosen_uri(experiment.tracking.uri, base))
     inputs = open_inputs(experiment.data, base, max(1, len(os.sched_getaffinity(0))), display.count)
     if experiment.training.selection == "best" and not inputs.validation:
         raise UserError(

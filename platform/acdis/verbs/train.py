@@ -36,7 +36,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
     experiment = resolve(methods.load(path, overrides))
     base = home.home()
     with Display() as display:
-        inputs = prepare(experiment, base, display)
+        inputs = prepare(experiment, base, display, tracked=True)
         tags = lineage()
         job = job_of(experiment, inputs, base, tags)
         display.say(f"cell {job.cell.name} in {job.cell.folder}")

@@ -40,6 +40,7 @@ class World:
         gcs, dashboard, client = head.free_ports(3)
         self.gcs, self.dashboard, self.client = f"{ADDRESSES[0]}:{gcs}", dashboard, client
         self.token = base / "token"
+        self.token.touch(0o600)
         self.token.write_text(secrets.token_hex(32))
         self.temporary = tempfile.mkdtemp(prefix="acdis-")  # short: a socket's path has 107 characters
         self.workers = tuple(workers)
