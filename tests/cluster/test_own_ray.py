@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -147,6 +148,28 @@ def test_what_killed_runs_left_is_removed_and_what_others_use_is_not(monkeypatch
             with pytest.raises(RuntimeError), temporary.folder() as failed:
                 raise RuntimeError
         assert sorted(os.listdir(parent)) == sorted([used.name, failed.parent.name])
+    finally:
+        temporary.remove(parent)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, as root alone may")
+def test_folders_of_other_users_are_none_of_ours() -> None:
+    parent = Path(tempfile.mkdtemp(dir="/tmp", prefix="a"))
+    try:
+        parent.chmod(0o777)
+        theirs = parent / f"{temporary.OWN}theirs"
+        theirs.mkdir(0o700)
+        (theirs / "lock").touch()
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException):
+                os.setuid(65534)
+                temporary._sweep(parent)
+                code = 0
+            os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert theirs.exists()
     finally:
         temporary.remove(parent)
 

@@ -7,6 +7,7 @@ down.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from launched import DASHBOARD, MLFLOW, Cluster, reaches
+from ports import listening_in_its_namespace
 from world import Host, World, command_of, missing, wait_for
 
 from acdis.ablation.cells import Cell
@@ -42,12 +44,23 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.world = world
         self.seen: dict[str, set[str]] = {host.name: set() for host in (*world, world.desk)}
+        self.listening: dict[str, set[str]] = {}  # the most that a training's process there had
         self.over = threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.4):
             for host in (*self.world, self.world.desk):
-                self.seen[host.name] |= {command_of(process) for process in host.processes()}
+                commands = {process: command_of(process) for process in host.processes()}
+                self.seen[host.name] |= set(commands.values())
+                for process, command in commands.items():
+                    if "RayTrainWorker" in command:
+                        self._listen(host, process)
+
+    def _listen(self, host: Host, process: int) -> None:
+        with contextlib.suppress(OSError):  # it has just ended
+            found = listening_in_its_namespace(process)
+            everywhere = [address for address in found if address in ("0.0.0.0", "::")]
+            self.listening.setdefault(host.name, set()).update({*found, f"everywhere: {len(everywhere)}"})
 
     def hosts_of(self, word: str) -> list[str]:
         """Names of the hosts that had a process with the word in its command line."""
@@ -105,6 +118,15 @@ def test_a_job_trains_on_two_hosts_and_none_of_it_on_the_head(day: Day) -> None:
     assert [entry["epoch"] for entry in cell.history()] == [1, 2, 3]
     (folder,) = Path(cell.evaluations).iterdir()
     assert len(read_parquet(folder / "records.parquet")) == 15 * 3  # one test case
+
+
+def test_the_workers_of_a_training_meet_on_their_nodes_addresses(day: Day) -> None:
+    """One port of each listens everywhere, Ray's own, which wants the token. torch's store was a second."""
+    for host in day.cluster.workers:
+        found = day.watch.listening[host.name]
+        assert {each for each in found if each.startswith("everywhere")} <= {"everywhere: 0", "everywhere: 1"}
+        assert host.address in found
+        assert {each for each in found if "everywhere" not in each} <= {host.address, "0.0.0.0", "::"}
 
 
 def test_an_ablations_drivers_are_on_the_head_and_its_cells_on_the_workers(day: Day) -> None:

@@ -66,5 +66,5 @@ def remove(closed: Path) -> None:
 def _sweep(parent: Path) -> None:
     """Remove the folders that no process holds any more."""
     for left in parent.glob(f"{OWN}*"):
-        if (left / LOCK).exists() and not is_held(left / LOCK):
+        if os.path.exists(left / LOCK) and not is_held(left / LOCK):  # of another user: not to be seen
             remove(left)
