@@ -110,7 +110,9 @@ def _sample(side: int) -> Any:
         labels=torch.randint(4, (1, side, side, side), dtype=torch.uint8),
         available=torch.tensor([[True, False, False, False]]),
         origin=torch.zeros(1, 3, dtype=torch.int64),
+        flips=torch.zeros(1, 3, dtype=torch.bool),
         names=("noise",),
+        keys=(0,),
     )
 
 

@@ -111,7 +111,7 @@ def feed(entries: Sequence[Entry], data: config.Data, options: argparse.Namespac
         batch_size=2,
         iterations=options.steps + 1,
         threads=options.threads,
-        sample_subsets=lambda generator, n: torch.ones(n, 4, dtype=torch.bool),
+        sample_subsets=lambda generator, n, epoch: torch.ones(n, 4, dtype=torch.bool),
     )
     next(batches)
     first = time.perf_counter() - start

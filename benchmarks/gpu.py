@@ -114,7 +114,7 @@ def draw(
     return Batch(
         images=images.to(device, memory_format=torch.channels_last_3d),
         labels=torch.randint(4, (options.batch, *side), generator=generator).to(device),
-        available=method.sample_subsets(generator, options.batch).to(device),
+        available=method.sample_subsets(generator, options.batch, 0).to(device),
         origin=torch.zeros(options.batch, 3, dtype=torch.long, device=device),
     )
 

@@ -207,7 +207,7 @@ def test_rows_whose_names_would_leave_the_home(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x", "/x", "os", "acdis.cli", "base", "_rfnet_network", "", "rfnet/../x"]
+    "name", ["../../x", "/x", "os", "acdis.cli", "base", "rfnet.network", "", "rfnet/../x"]
 )
 def test_methods_that_are_no_methods(name: str) -> None:
     """The name of a method becomes the name of a module, and of a folder."""

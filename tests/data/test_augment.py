@@ -147,7 +147,7 @@ def test_labels_and_images_stay_aligned(plane):
 def test_what_comes_in_at_the_corners(fill, corner):
     images, labels = np.full((4, 40, 40, 40), 5, dtype=np.float32), np.full((40, 40, 40), 3, dtype=np.uint8)
     for seed in range(4):
-        turned, classes = augment(
+        turned, classes, _ = augment(
             images, labels, only(rotation=180, rotation_fill=fill), np.random.default_rng(seed)
         )
         assert turned.min() == pytest.approx(corner, abs=1e-6)
@@ -174,7 +174,7 @@ def test_intensity_is_scale_and_shift_per_modality_everywhere():
     images[:, :2] = 0  # background
     options = only(intensity_scale=0.1, intensity_shift=0.3)
     scale, shift = draw_intensity(images.shape, options, np.random.default_rng(8))
-    changed, _ = augment(images, np.zeros((5, 6, 7), np.uint8), options, np.random.default_rng(8))
+    changed, *_ = augment(images, np.zeros((5, 6, 7), np.uint8), options, np.random.default_rng(8))
     for m in range(4):
         np.testing.assert_allclose(changed[m], images[m] * scale[m, 0, 0, 0] + shift[m, 0, 0, 0], atol=1e-6)
         np.testing.assert_allclose(changed[m, :2], shift[m, 0, 0, 0], atol=1e-6)
@@ -195,7 +195,7 @@ def test_intensity_draws_fill_their_ranges():
 def test_per_slice_intensity_is_constant_within_a_slice():
     images = np.ones((4, 6, 3, 3), dtype=np.float32)
     options = only(intensity_scale=0.1, intensity_shift=0.1, intensity_per_slice=True)
-    changed, _ = augment(images, np.zeros((6, 3, 3), np.uint8), options, np.random.default_rng(0))
+    changed, *_ = augment(images, np.zeros((6, 3, 3), np.uint8), options, np.random.default_rng(0))
     assert np.ptp(changed, axis=(2, 3)).max() == 0
     assert len(np.unique(changed[:, :, 0, 0])) == 24
 
@@ -222,9 +222,10 @@ def test_each_axis_is_flipped_with_its_own_probability():
     images[:, 0, 0, 0], labels[0, 0, 0] = 1, 2
     generator, flipped = np.random.default_rng(0), []
     for _ in range(800):
-        turned, classes = augment(images, labels, only(flip=0.3), generator)
+        turned, classes, axes = augment(images, labels, only(flip=0.3), generator)
         place = np.argwhere(classes)
         assert np.array_equal(np.argwhere(turned[0]), place)
+        assert np.array_equal(axes, place[0] > 0)
         flipped.append(place[0])
     assert np.abs(np.mean(flipped, axis=0) - 0.3).max() < 4 * np.sqrt(0.3 * 0.7 / 800)
     assert len(np.unique(flipped, axis=0)) == 8
@@ -234,7 +235,7 @@ def test_order_is_rotation_intensity_flips():
     images = noise(4, 10, 10, 10)
     labels = np.random.default_rng(1).integers(0, 4, (10, 10, 10), dtype=np.uint8)
     options = config.Augmentation(rotation_fill="minus_one", flip=1.0)
-    turned, classes = augment(images, labels, options, np.random.default_rng(5))
+    turned, classes, _ = augment(images, labels, options, np.random.default_rng(5))
     generator = np.random.default_rng(5)
     plane, degrees = PLANES[generator.integers(3)], int(generator.integers(-10, 10))
     scale = generator.uniform(0.9, 1.1, (4, 1, 1, 1))
@@ -263,7 +264,7 @@ def test_same_seed_same_crop_and_arguments_untouched():
 def test_switched_off_changes_nothing():
     images, labels = noise(4, 5, 5, 5), np.ones((5, 5, 5), np.uint8)
     generator = np.random.default_rng(0)
-    turned, classes = augment(images, labels, OFF, generator)
+    turned, classes, _ = augment(images, labels, OFF, generator)
     assert np.array_equal(turned, images)
     assert np.array_equal(classes, labels)
     assert generator.bit_generator.state == np.random.default_rng(0).bit_generator.state

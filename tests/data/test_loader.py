@@ -37,6 +37,10 @@ class Case:
     def lesion_voxels(self):
         return np.argwhere(self.labels() > 0)
 
+    @property
+    def corner(self):
+        return (3, -2, 7)
+
 
 class Broken(Case):
     error: Exception = OSError("the disk is gone")
@@ -61,7 +65,7 @@ def cases(n: int, delay: float = 0.0) -> list[Case]:
     return [case(f"case{i:02d}", delay) for i in range(n)]
 
 
-def subsets(generator: torch.Generator, n: int) -> torch.Tensor:
+def subsets(generator: torch.Generator, n: int, epoch: int) -> torch.Tensor:
     table = torch.tensor([[bool(code >> bit & 1) for bit in range(4)] for code in range(1, 16)])
     return table[torch.randint(15, (n,), generator=generator)]
 
@@ -204,8 +208,11 @@ def test_crops_come_from_the_cache(tmp_path):
     data = config.Data(crop=(16, 16, 16), min_size=16, lesion_crops=1.0, augmentation=plain)
     entries = cache.prepare(find(tmp_path / "cases").cases, data, tmp_path / "cache", processes=1)
     for sample in flat(batches(list(entries.values()), data=data, iterations=3, threads=2)):
-        place = tuple(slice(start, start + 16) for start in sample.origin[0].tolist())
         entry = entries[sample.names[0]]
+        corner = entry.meta.box.start
+        assert any(corner)
+        starts = [first - at for first, at in zip(sample.origin[0].tolist(), corner, strict=True)]
+        place = tuple(slice(start, start + 16) for start in starts)
         np.testing.assert_array_equal(sample.images[0].numpy(), entry.images()[(slice(None), *place)])
         np.testing.assert_array_equal(sample.labels[0].numpy(), entry.labels()[place])
         assert sample.labels.any()  # centred on the lesion
@@ -243,17 +250,19 @@ def test_samples_and_slices_of_them():
     assert (samples.available.shape, samples.available.dtype) == ((3, 4), torch.bool)
     assert (samples.origin.shape, samples.origin.dtype) == ((3, 3), torch.int64)
     part = samples[1:]
-    assert part.names == samples.names[1:]
+    assert (part.names, part.keys) == (samples.names[1:], samples.keys[1:])
     assert torch.equal(part.images, samples.images[1:])
     assert part.images.data_ptr() == samples.images[1].data_ptr()
     for sample in flat([samples]):
         (entry,) = (each for each in cases(3) if (each.name,) == sample.names)
         generator = np.random.default_rng(key("crop", 0, 0, entry.name, 0))
         crop, classes, origin = cut(entry, DATA, generator)
-        images, labels = augment(crop, classes, DATA.augmentation, generator)
+        images, labels, flips = augment(crop, classes, DATA.augmentation, generator)
         assert np.array_equal(sample.images[0].numpy(), images)
         assert np.array_equal(sample.labels[0].numpy(), labels)
-        assert tuple(sample.origin[0].tolist()) == origin
+        assert sample.origin[0].tolist() == [at + c for at, c in zip(origin, (3, -2, 7), strict=True)]
+        assert sample.flips[0].tolist() == list(flips)
+        assert sample.keys == (key("method", 0, 0, entry.name, 0) % 2**63,)
 
 
 def key(*parts) -> int:

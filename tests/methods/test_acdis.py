@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from acdis import methods
+from acdis.config import Training
 from acdis.losses import consistency, segmentation
 from acdis.methods.base import Batch
 
@@ -323,9 +324,10 @@ def test_optimisers():
     groups = build(synthesis=["adver"]).parameter_groups()
     assert list(groups) == ["main", "discriminator"]
     method = build(synthesis=["adver"], discriminator_learning_rate=3e-4)
-    assert method.optimiser_settings() == {"discriminator": {"lr": 3e-4}}
+    recipe = Training(epochs=4, learning_rate=1e-2, poly_power=1.0)
+    assert method.settings_at(3.9, recipe) == {"main": {"lr": 2.5e-3}, "discriminator": {"lr": 7.5e-5}}
     assert list(build().parameter_groups()) == ["main"]
-    assert build().optimiser_settings() == {}
+    assert build().settings_at(0.0, recipe) == {"main": {"lr": 1e-2}}
 
 
 # --- sizes

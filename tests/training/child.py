@@ -15,11 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from acdis import memory
 from acdis.data.loader import share_of
+from acdis.methods.base import MAIN, Batch, Method
 from acdis.training import loop, preflight
 from acdis.training.batches import batches
 from acdis.training.events import EpochEnd
 from acdis.training.group import Group
 from acdis.training.run import begin, new_method
+from acdis.training.spread import losses_of
 from acdis.training.step import accumulate, optimiser_step
 
 
@@ -66,6 +68,44 @@ def gradients(group, experiment, cases, epoch, available, dtype):
     run.model.train()
     terms = accumulate(run, samples, epoch)
     return terms, {name: parameter.grad for name, parameter in run.method.named_parameters()}
+
+
+class Pooling(Method):
+    """Pools sums of three shapes, one after the other, and makes of them what no mean over pieces gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.arange(1.0, 5.0, dtype=torch.float64))
+
+    def encode(self, images, origin=None):
+        raise NotImplementedError
+
+    def decode(self, features, available):
+        raise NotImplementedError
+
+    def forward(self, batch, epoch):
+        values = self.weights * batch.images.mean((2, 3, 4))
+        table = batch.pool(torch.stack([values.sum(0), values.square().sum(0)]))
+        number = batch.pool(values.sin().sum())
+        row = batch.pool(values.exp().sum(0))
+        self.seen = torch.cat([table.flatten(), number.reshape(1), row]).detach()
+        return {MAIN: {"pooled": (table[0] / table[1]).sum() * number + row.prod().log()}}
+
+
+def pooled(group, count, cuts):
+    """What each piece saw, and the gradient of the whole batch of `count` samples; `cuts` per rank."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 4, 2, 2, 2, generator=generator, dtype=torch.float64)
+    rows = list(share_of(count, group.rank, group.world))
+    pieces, start = [], rows[0]
+    for size in cuts[group.rank]:
+        pieces.append(Batch(images[start : start + size], torch.zeros(size), torch.zeros(size)))
+        start += size
+    method, seen = Pooling(), []
+    for piece, losses in zip(pieces, losses_of(method, pieces, 0, group, None, count), strict=True):
+        seen.append(method.seen)
+        (losses[MAIN]["pooled"] * len(piece.images) * group.world / count).backward()
+    return seen, group.add(method.weights.grad) / group.world
 
 
 def steps(group, experiment, cases, epochs):

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
+from acdis import methods
 from acdis.errors import UserError
+from acdis.methods.acdis.network import ACDIS
 from acdis.training import checkpoint, loop, preflight
 from acdis.training.events import EpochEnd, Projection, Scoring, Step
 from acdis.training.group import Group
@@ -197,3 +199,56 @@ def test_the_best_is_remembered_over_a_restart(small, entries, tmp_path, monkeyp
 def test_the_best_of_nothing_is_refused(small, train, tmp_path):
     with pytest.raises(UserError, match=r"training\.selection: 'best' needs validation cases"):
         train(small({"training.selection": "best"}), tmp_path)
+
+
+class Feedback(ACDIS):
+    """Nesterov SGD on one cycle, and a rate that validation lowers: as a method's authors may have it."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.float64))
+        self.asked = []
+
+    def optimisers(self, recipe):
+        groups = self.parameter_groups().items()
+        return {name: torch.optim.SGD(group, lr=1.0, momentum=0.9, nesterov=True) for name, group in groups}
+
+    def settings_at(self, epochs, recipe):
+        self.asked.append(epochs)
+        peak = 1 - abs(2 * epochs / recipe.epochs - 1)
+        value = {"lr": 1e-4 * (0.1 + peak) / (1 + float(self.seen.sum())), "momentum": 0.95 - 0.1 * peak}
+        return dict.fromkeys(self.parameter_groups(), value)
+
+    def wants_validation(self, epoch):
+        return epoch == 1
+
+    def validated(self, epoch, summary):
+        self.seen += torch.tensor([summary["dice/WT/FLAIR_T2"], summary["dice/ET/mean"]]) + epoch
+
+
+def test_own_optimiser_schedule_and_feedback_resume_to_the_last_bit(small, entries, tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "build", lambda name, **options: Feedback(methods.validate(name, options)))
+    experiment = small({"training.epochs": 3, "training.iterations": 2, "training.validate_every": 50})
+    cases = loop.Cases(entries[:3], entries[3:4])
+
+    def stop(event):
+        if isinstance(event, EpochEnd) and event.epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = loop.train(experiment, cases, tmp_path / "whole", Group(), lambda event: None)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(experiment, cases, tmp_path / "parts", Group(), stop)
+    # With other workers the sums round otherwise, but training goes on from the same state.
+    wider = experiment.model_copy(update={"scaling": experiment.scaling.model_copy(update={"workers": 2})})
+    taken_up = loop.begin(wider, tmp_path / "parts", Group())
+    state = checkpoint.load(tmp_path / "parts" / loop.LAST)["optimisers"]
+    for name, optimiser in taken_up.optimisers.items():
+        assert str(optimiser.state_dict()) == str(state[name])
+    parts = loop.train(experiment, cases, tmp_path / "parts", Group(), lambda event: None)
+    assert same_weights(whole, parts)
+    assert terms(whole) == terms(parts)
+    for one, other in zip(whole.optimisers.values(), parts.optimisers.values(), strict=True):
+        assert str(one.state_dict()) == str(other.state_dict())
+    assert [bool(entry["validation"]) for entry in whole.history] == [False, True, True]
+    assert whole.method.asked == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]  # before every step
+    assert float(whole.method.seen.sum()) > 1 + 2 + 1 + 2 - 0.1  # both epochs told, each to both

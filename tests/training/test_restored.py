@@ -21,14 +21,25 @@ ENTRY = {
 }
 
 
-def _optimiser(steps=1, **settings):
+#: Any optimiser will do: its class, and settings under which its state is what others' is not.
+KINDS = [
+    (torch.optim.Adam, {"amsgrad": True}),
+    (torch.optim.Adam, {"amsgrad": False}),
+    (torch.optim.AdamW, {}),
+    (torch.optim.RAdam, {"weight_decay": 3e-5}),
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.99, "nesterov": True}),
+    (torch.optim.SGD, {"lr": 0.1}),
+]
+
+
+def _optimiser(steps=1, kind=torch.optim.Adam, **settings):
     torch.manual_seed(0)
     weights = [
         torch.nn.Parameter(torch.randn(3, 2)),
         torch.nn.Parameter(torch.randn(2)),
         torch.nn.Parameter(torch.randn(1)),
     ]
-    optimiser = torch.optim.Adam(weights, **({"amsgrad": True} | settings))
+    optimiser = kind(weights, **(({"amsgrad": True} if kind is torch.optim.Adam else {}) | settings))
     for weight in weights[:2]:  # the third belongs to a block that is not active yet
         weight.grad = torch.ones_like(weight)
     for _ in range(steps):
@@ -36,16 +47,24 @@ def _optimiser(steps=1, **settings):
     return optimiser
 
 
-def test_an_optimiser_goes_on_as_if_it_had_not_stopped():
-    whole, taken_up = _optimiser(2), _optimiser(1)
-    state = copy.deepcopy(_optimiser(1).state_dict())
+@pytest.mark.parametrize(("kind", "settings"), KINDS)
+def test_an_optimiser_goes_on_as_if_it_had_not_stopped(kind, settings):
+    whole, taken_up = _optimiser(2, kind, **settings), _optimiser(1, kind, **settings)
+    state = copy.deepcopy(_optimiser(1, kind, **settings).state_dict())
     restored.load_optimiser(taken_up, state)
     for weight in taken_up.param_groups[0]["params"][:2]:
         weight.grad = torch.ones_like(weight)
     taken_up.step()
     ours, theirs = taken_up.state_dict()["state"], whole.state_dict()["state"]
     assert all(torch.equal(ours[index][name], theirs[index][name]) for index in ours for name in ours[index])
-    assert list(ours) == [0, 1]
+    assert list(ours) == ([0, 1] if kind is not torch.optim.SGD or "momentum" in settings else [])
+    pairs = zip(whole.param_groups[0]["params"], taken_up.param_groups[0]["params"], strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    for other, others in KINDS:
+        strange = _optimiser(1, other, **others)
+        if (other, others) != (kind, settings):
+            with pytest.raises((ValueError, TypeError, LookupError)):
+                restored.load_optimiser(strange, state)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +94,26 @@ def test_states_of_other_optimisers_are_refused(damage):
         restored.load_optimiser(_optimiser(), state)
 
 
-def test_the_learning_rate_may_differ():
+def test_what_is_scheduled_may_differ():
     restored.load_optimiser(_optimiser(), _optimiser(lr=0.5).state_dict())
+    sgd = torch.optim.SGD
+    one, other = (_optimiser(1, sgd, lr=0.1, momentum=momentum) for momentum in (0.8, 0.9))
+    with pytest.raises(ValueError, match="momentum"):
+        restored.load_optimiser(one, other.state_dict())
+    restored.load_optimiser(one, other.state_dict(), ("lr", "momentum"))
+
+
+def test_what_an_optimiser_keeps():
+    """Of a weight: what the memory check counts beside the numbers."""
+    for kind, settings, expected in (
+        (torch.optim.Adam, {"amsgrad": True}, 3),
+        (torch.optim.AdamW, {}, 2),
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, 1),
+        (torch.optim.SGD, {"lr": 0.1}, 0),
+    ):
+        optimiser = _optimiser(0, kind, **settings)
+        assert len(restored.state_of(optimiser, optimiser.param_groups[0]).like_weights) == expected
+        assert not optimiser.state
 
 
 def test_a_history_counts_its_epochs():

@@ -8,6 +8,7 @@ import torch
 
 from acdis.data.loader import share_of
 from acdis.methods.base import MAIN
+from acdis.training.group import Group
 from acdis.training.step import pieces_of
 
 TINY = {"data.crop": [12, 12, 12]}
@@ -25,6 +26,10 @@ VARIANTS = {
     "all losses fp64": (True, torch.float64, LATE, 1e-6, 1e-10),  # terms are kept in fp32
     "waiting fp64": (True, torch.float64, 0, 1e-6, 1e-10),
 }
+
+
+#: Sizes of the pieces of a batch of five, per rank.
+CUTS = ([[3], [2]], [[2, 1], [1, 1]])
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +63,8 @@ def two_ranks(tmp_path_factory, task, one_step_each, finish, small, three):
     names += [(variant, how) for variant in VARIANTS for how in UNEVEN]
     tasks += [task(variant, 1, UNEVEN[how], ODD) for variant in VARIANTS for how in UNEVEN]
     experiment = small({**TINY, "training.epochs": 2}, synthesis_start=1)
+    names += [("pooled", str(cuts)) for cuts in CUTS]
+    tasks += [("pooled", {"count": 5, "cuts": cuts}) for cuts in CUTS]
     tasks += [one_step_each, ("train", {"experiment": experiment, "cases": three, "folder": folder / "run"})]
     results = finish(folder, tasks, world=2)
     return dict(zip([*names, "steps", "train"], zip(*results, strict=True), strict=True))
@@ -108,6 +115,19 @@ def test_two_ranks(variant, accumulation, alone, two_ranks):
     terms = {name: sum(result[0][name] for result in results) / 2 for name in results[0][0]}
     for _, gradients in results:
         compare(variant, alone(variant), (terms, gradients))
+
+
+@pytest.mark.parametrize("cuts", [[[5]], [[3, 2]], [[1] * 5], *CUTS], ids=str)
+def test_what_is_pooled(cuts, child, two_ranks):
+    """Sums of three shapes: the whole batch's value on every piece, and the whole batch's gradient."""
+    arguments = {"count": 5, "cuts": cuts}
+    (expected,), gradient = child.pooled(Group(), 5, [[5]])
+    ranks = two_ranks["pooled", str(cuts)] if len(cuts) > 1 else [child.pooled(Group(), **arguments)]
+    seen = [sums for sums_of_rank, _ in ranks for sums in sums_of_rank]
+    assert all(torch.equal(sums, seen[0]) for sums in seen)
+    torch.testing.assert_close(seen[0], expected, rtol=1e-12, atol=0)
+    for _, found in ranks:
+        torch.testing.assert_close(found, gradient, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -119,7 +119,7 @@ def flip(array: Array, axes: Sequence[int]) -> Array:
 
 def augment(
     images: Array, labels: Array, options: config.Augmentation, generator: np.random.Generator
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, tuple[bool, ...]]:
     """Rotation, intensity, flips, in RFNet's order; a part whose option is 0 draws nothing.
 
     Args:
@@ -127,7 +127,8 @@ def augment(
         labels: uint8 [D, H, W]; takes part in rotation (nearest voxel, 0 comes in) and flips.
 
     Returns:
-        images and labels of the same shapes and dtypes, perhaps views; the arguments are not changed.
+        images and labels of the same shapes and dtypes, perhaps views (the arguments are not changed), and
+        the axes along which they were flipped.
     """
     labels = labels[None]
     if options.rotation:
@@ -138,8 +139,9 @@ def augment(
     if options.intensity_scale or options.intensity_shift:
         scale, shift = draw_intensity(images.shape, options, generator)
         images = change_intensity(images, scale, shift)
-    axes = np.flatnonzero(generator.random(3) < options.flip).tolist() if options.flip else []
-    return flip(images, axes), flip(labels, axes)[0]
+    drawn = generator.random(3) < options.flip if options.flip else np.zeros(3, dtype=bool)
+    axes = np.flatnonzero(drawn).tolist()
+    return flip(images, axes), flip(labels, axes)[0], tuple(drawn.tolist())
 
 
 def draw_intensity(

@@ -64,6 +64,11 @@ class Entry:
             tree["voxels"],
         )
 
+    @property
+    def corner(self) -> tuple[int, int, int]:
+        """Where the box begins in the whole volume, voxels of the working grid; may be negative."""
+        return self.meta.box.start
+
     def images(self) -> np.ndarray:
         """float32 [4, D, H, W] on the box, a read-only memory map: only what is indexed is read."""
         return np.load(self.path / "image.npy", mmap_mode="r", allow_pickle=False)

@@ -25,8 +25,8 @@ from acdis.data.entry import check_values
 from acdis.errors import UserError
 from acdis.vocabulary import MODALITIES
 
-#: Draws which modalities the next n samples have: bool [n, 4].
-SubsetSampler = Callable[[torch.Generator, int], Tensor]
+#: Draws which modalities the next n samples of an epoch have: bool [n, 4].
+SubsetSampler = Callable[[torch.Generator, int, int], Tensor]
 
 #: Batches that are prepared while the training computes on one.
 LOOK_AHEAD = 2
@@ -47,6 +47,10 @@ class Volumes(Protocol):
     def lesion_voxels(self) -> npt.NDArray[Any]:
         """Integer [N, 3], possibly without rows."""
 
+    @property
+    def corner(self) -> Start:
+        """Where the first voxel of these arrays lies in the case's whole volume, voxels; may be negative."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -56,15 +60,19 @@ class Samples:
         images: float32 [n, 4, D, H, W], all four modalities: the method hides what is not available.
         labels: uint8 [n, D, H, W], 0..3.
         available: bool [n, 4], in the order of MODALITIES.
-        origin: int64 [n, 3], each crop's first voxel in the cached volume, before augmentation.
+        origin: int64 [n, 3], each crop's first voxel in the case's whole volume, before augmentation.
+        flips: bool [n, 3], the axes along which augmentation turned it round.
         names: of the cases.
+        keys: a number per sample, of (seed, epoch, case, occurrence): where its randomness comes from.
     """
 
     images: Tensor
     labels: Tensor
     available: Tensor
     origin: Tensor
+    flips: Tensor
     names: tuple[str, ...]
+    keys: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,7 +87,9 @@ class Samples:
             self.labels[part],
             self.available[part],
             self.origin[part],
+            self.flips[part],
             self.names[part],
+            self.keys[part],
         )
 
 
@@ -114,7 +124,7 @@ def epoch_batches(
         entries: the training cases; their order does not matter.
         batch_size: samples per step over all ranks.
         iterations: steps of the epoch; none: one pass, filled up to whole batches from the next permutation.
-        sample_subsets: called per sample with that sample's own generator and 1.
+        sample_subsets: called per sample with that sample's own generator, 1, and the epoch.
         threads: that prepare crops.
 
     Raises:
@@ -196,23 +206,30 @@ class _Request:
     def key(self, purpose: str) -> int:
         return _key(purpose, self.seed, self.epoch, self.entry.name, self.occurrence)
 
-    def fill(self, images: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> Start:
-        """Cut and augment into the place in the batch; returns the origin. Runs in a thread of the pool."""
+    def fill(
+        self, images: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]
+    ) -> tuple[Start, tuple[bool, ...]]:
+        """Cut and augment into the place in the batch. Runs in a thread of the pool.
+
+        Returns:
+            The crop's first voxel in the whole volume, and which axes were turned round.
+        """
         generator = np.random.default_rng(self.key("crop"))
         try:
-            crop, classes, origin = cut(self.entry, self.data, generator)
-            images[:], labels[:] = augment(crop, classes, self.data.augmentation, generator)
+            crop, classes, start = cut(self.entry, self.data, generator)
+            images[:], labels[:], flips = augment(crop, classes, self.data.augmentation, generator)
         except UserError as error:
             said = str(error).removeprefix(f"{self.entry.name}: ")
             raise UserError(f"{self.entry.name}: {said}") from error
         except Exception as error:
             raise RuntimeError(f"{self.entry.name}: no crop could be made: {error}") from error
-        return origin
+        d, h, w = (at + corner for at, corner in zip(start, self.entry.corner, strict=True))
+        return (d, h, w), flips
 
     def available(self, sample_subsets: SubsetSampler) -> Tensor:
         """The modalities that this sample has; the training calls this in its own thread."""
         generator = torch.Generator().manual_seed(self.key("subset") % 2**63)
-        return sample_subsets(generator, 1)[0]
+        return sample_subsets(generator, 1, self.epoch)[0]
 
 
 class _Share:
@@ -223,20 +240,22 @@ class _Share:
         size = (len(requests), *requests[0].data.crop)
         self.images = np.empty((size[0], len(MODALITIES), *size[1:]), dtype=np.float32)
         self.labels = np.empty(size, dtype=np.uint8)
-        self.origins = [
+        self.places = [
             pool.submit(request.fill, images, labels)
             for request, images, labels in zip(requests, self.images, self.labels, strict=True)
         ]
 
     def samples(self, sample_subsets: SubsetSampler) -> Samples:
         """When all are there."""
-        origins = [origin.result() for origin in self.origins]
+        origins, flips = zip(*(place.result() for place in self.places), strict=True)
         return Samples(
             torch.from_numpy(self.images),
             torch.from_numpy(self.labels),
             torch.stack([request.available(sample_subsets) for request in self.requests]),
             torch.tensor(origins, dtype=torch.int64),
+            torch.tensor(flips),
             tuple(request.entry.name for request in self.requests),
+            tuple(request.key("method") % 2**63 for request in self.requests),
         )
 
 

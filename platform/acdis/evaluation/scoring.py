@@ -64,6 +64,15 @@ def label_maps(
     """Predicted labels [D, H, W] in the file's own grid, one subset after the other."""
     masks = torch.tensor([subset_mask(subset) for subset in subsets])
     images = torch.from_numpy(entry.whole()[0])
-    probabilities = predict(method, images, evaluation.window, evaluation.stride, masks, device, dtype)
+    probabilities = predict(
+        method,
+        images,
+        evaluation.window,
+        evaluation.stride,
+        masks,
+        device,
+        dtype,
+        corner=entry.corner,
+    )
     for subset_probabilities in probabilities:
         yield labels_to_native(subset_probabilities, entry.meta).numpy()

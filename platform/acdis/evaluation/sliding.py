@@ -72,11 +72,13 @@ def predict(
     autocast: torch.dtype | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
+    corner: Sequence[int] = (0, 0, 0),
 ) -> Tensor:
     """Class probabilities of a whole case for every subset: the mean of the windows' softmax.
 
     A volume smaller than a window is padded with zeros at its far end and the result cropped back, so a
-    window's `origin` is its place in `images`. Evaluation mode, no gradients; modes are put back afterwards.
+    window's `origin` is its place in the whole volume. Evaluation mode, no gradients; modes are put back
+    afterwards.
 
     Args:
         method: on `device`; its `encode` sees every window once. Small windows go through it together.
@@ -88,6 +90,7 @@ def predict(
         memory: bytes that a round of windows may take, beside the weights and the result; none: a quarter of
             what is free. With less, fewer windows are computed together, or fewer subsets of one at a time.
         progress: called with (windows done, windows in all).
+        corner: where the first voxel of `images` lies in the whole volume.
 
     Returns:
         float32 [S, 4 classes, D, H, W] on the CPU (S × 16 bytes per voxel).
@@ -107,7 +110,7 @@ def predict(
     with torch.no_grad(), _evaluating(method), mixed:
         for done in range(0, len(starts), share.windows):
             places = [_place(start, window) for start in starts[done : done + share.windows]]
-            _add_windows(total, places, method, padded, subsets.to(device), share.subsets)
+            _add_windows(total, places, method, padded, corner, subsets.to(device), share.subsets)
             for place in places:
                 counts[place] += 1
             if progress is not None:
@@ -149,12 +152,14 @@ def _add_windows(
     places: Sequence[tuple[slice, ...]],
     method: Method,
     images: Tensor,
+    corner: Sequence[int],
     subsets: Tensor,
     chunk: int,
 ) -> None:
     """Add the softmax of some windows, all subsets, to `total` [S, 4, D, H, W]."""
     crops = torch.stack([images[(slice(None), *place)] for place in places])
-    origin = torch.tensor([[side.start for side in place] for place in places], device=subsets.device)
+    starts = [[side.start + at for side, at in zip(place, corner, strict=True)] for place in places]
+    origin = torch.tensor(starts, device=subsets.device)
     features = method.encode(crops.to(subsets.device, torch.float32), origin=origin)
     for first in range(0, len(subsets), chunk):
         part = subsets[first : first + chunk]

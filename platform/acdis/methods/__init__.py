@@ -1,7 +1,7 @@
-"""The registry of methods: every module or package here that has `Options`, `VERSION` and `model()`.
+"""The registry of methods: every folder here, a package that has `Options`, `VERSION` and `model()`.
 
-Adding a method is adding its file; nothing is edited here. No torch is imported before `build`: `plan` and
-`status` resolve experiments without it, so a method imports torch inside `model()` or in a module of its own.
+Adding a method is adding its folder; nothing is edited here. No torch is imported before `build`: `plan` and
+`status` resolve experiments without it, so a method imports torch inside `model()` or in its other modules.
 """
 
 from __future__ import annotations
@@ -23,14 +23,11 @@ from acdis.methods.options import MethodOptions
 if TYPE_CHECKING:
     from acdis.methods.base import Method
 
-_SHARED = ("base", "options")
-
 
 @functools.cache
 def names() -> tuple[str, ...]:
     """The registered methods, sorted."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if name not in _SHARED and not name.startswith("_")))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
 
 
 def build(name: str, **options: Any) -> Method:

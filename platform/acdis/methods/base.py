@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from acdis.config import Training
 from acdis.errors import UserError
 from acdis.methods.options import MethodOptions
 from acdis.networks.modalities import Levels
@@ -34,16 +37,41 @@ class Batch:
         images: float [B, 4, D, H, W], all four modalities whatever `available` says.
         labels: long [B, D, H, W], 0 to 3.
         available: bool [B, 4], the subset that each sample is trained with.
-        origin: int [B, 3], voxels: the crops' places in their volumes; none where no method asks.
-        pool: turns the Dice sums of this share of the batch into those of the global batch. A method calls it
-            once per segmentation map, always in the same order on every rank.
+        origin: int [B, 3], voxels of the working grid: the crop's first voxel in its case's whole volume,
+            before augmentation; negative where the box of the brain was grown beyond the volume.
+        flips: bool [B, 3], the axes along which augmentation turned the crop round.
+        keys: a number per sample, of (seed, epoch, case, occurrence): what `generators` start from.
+        pool: sums over this piece of the batch to sums over the global batch. With s_k the sums of piece k of
+            n, the pieces of all ranks and accumulation steps: (1) the value is s_1 + ... + s_n, on every
+            piece the same to the last bit. (2) The mean over the pieces, weighted by their samples, of the
+            gradients through it is the gradient of the global batch's loss. (3) With one piece it is the
+            identity. A tensor of any shape may be pooled, several of different shapes one after the other,
+            but every piece calls it equally often, with the same shapes in the same order: no branch on what
+            a sample holds may stand around a call. Sums alone may pass: a mean is pooled as sum and count.
     """
 
     images: Tensor
     labels: Tensor
     available: Tensor
     origin: Tensor | None = None
+    flips: Tensor | None = None
+    keys: tuple[int, ...] = ()
     pool: Callable[[Tensor], Tensor] = identity
+
+    def generators(self, purpose: str) -> list[torch.Generator]:
+        """A generator per sample, on the CPU: the source of all of a method's randomness in training.
+
+        It depends on the sample's key and on `purpose` alone, so that a sample meets the same numbers on
+        whatever rank, in whatever piece of the batch, and however often it is computed (accumulation and
+        activation checkpointing compute it twice). Two purposes give independent numbers.
+
+        Raises:
+            ValueError: the batch was made without keys.
+        """
+        if len(self.keys) != len(self.images):
+            raise ValueError(f"{len(self.images)} samples with {len(self.keys)} keys have no generators")
+        seeds = (hashlib.sha256(f"{purpose}\0{key}".encode()).digest() for key in self.keys)
+        return [torch.Generator().manual_seed(int.from_bytes(seed[:8], "big") >> 1) for seed in seeds]
 
 
 class Method(nn.Module, ABC):
@@ -108,12 +136,55 @@ class Method(nn.Module, ABC):
         """{optimiser: parameters}; each parameter in one of them."""
         return {MAIN: list(self.parameters())}
 
-    def optimiser_settings(self) -> dict[str, dict[str, float]]:
-        """{optimiser: {"lr": …}}: what differs from the training's recipe."""
-        return {}
+    def optimisers(self, recipe: Training) -> dict[str, torch.optim.Optimizer]:
+        """{optimiser: over its group of parameters}; by default the recipe's Adam for each.
 
-    def sample_subsets(self, generator: torch.Generator | np.random.Generator, n: int) -> Tensor:
-        """Subsets to train on, bool `[n, 4]`: one draw per sample, uniform over the 15 (RFNet convention)."""
+        Any optimiser of torch will do: its state is saved, checked and resumed whatever it holds. What
+        `settings_at` gives is set before every step, the first included.
+        """
+        return {
+            name: torch.optim.Adam(
+                parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, amsgrad=recipe.amsgrad
+            )
+            for name, parameters in self.parameter_groups().items()
+        }
+
+    def settings_at(self, epochs: float, recipe: Training) -> dict[str, dict[str, Any]]:
+        """{optimiser: {"lr": …}}, and momentum or the like, after so many epochs, 0 ≤ `epochs` < all.
+
+        Pure: it may read options and buffers, keeps nothing, and is asked before every step, with a fraction
+        of an epoch for the steps that are done. By default the recipe's poly decay, epoch by epoch.
+        """
+        rate = recipe.learning_rate * poly(epochs, recipe)
+        return {name: {"lr": rate} for name in self.parameter_groups()}
+
+    def wants_validation(self, epoch: int) -> bool:
+        """Whether this epoch, counted from 0, is to be validated beside those of the recipe."""
+        return False
+
+    def validated(self, epoch: int, summary: Mapping[str, float]) -> None:
+        """Told on every rank, after an epoch that was validated, before its checkpoint is written.
+
+        Args:
+            summary: mean Dice over the validation cases: `dice/<REGION>/<SUBSET>`, `dice/<REGION>/mean`.
+
+        What a method learns from it stands in a buffer: then it is saved, and resuming is exact.
+        """
+
+    def adopt(self, role: str, state: Mapping[str, Tensor]) -> None:
+        """Take the inference state of a parent (`method.parents`) before the first epoch and on resuming.
+
+        Raises:
+            UserError: this method has no such role.
+        """
+        raise UserError(f"method.parents: {type(self).__name__} takes no parent as {role!r}; remove it")
+
+    def sample_subsets(self, generator: torch.Generator | np.random.Generator, n: int, epoch: int) -> Tensor:
+        """Subsets to train on, bool `[n, 4]`: one draw per sample, uniform over the 15 (RFNet convention).
+
+        Args:
+            epoch: counted from 0, for methods that begin with easier subsets.
+        """
         masks = torch.tensor([subset_mask(subset) for subset in SUBSETS])
         if isinstance(generator, np.random.Generator):
             return masks[torch.from_numpy(generator.integers(len(masks), size=n))]
@@ -142,6 +213,12 @@ class Method(nn.Module, ABC):
 
     def _is_training_only(self, key: str) -> bool:
         return key.split(".", 1)[0] in self.training_only
+
+
+def poly(epochs: float, recipe: Training) -> float:
+    """(1 - e/E)^power, e the epochs that are done: the share that is left of a rate (RFNet convention)."""
+    share: float = (1 - math.floor(epochs) / recipe.epochs) ** recipe.poly_power
+    return share
 
 
 def _is_weight(value: Any) -> bool:

@@ -51,4 +51,6 @@ def as_batch(samples: Samples, device: torch.device) -> Batch:
         labels=samples.labels.to(device).long(),  # an eighth of the bytes goes to the device
         available=samples.available.to(device),
         origin=samples.origin.to(device),
+        flips=samples.flips.to(device),
+        keys=samples.keys,
     )

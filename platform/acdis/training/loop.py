@@ -29,7 +29,7 @@ from acdis.training.run import (
     keep_best,
     new_method,
     save,
-    set_learning_rate,
+    settle,
 )
 from acdis.training.step import optimiser_step
 from acdis.training.validation import score_share, validate
@@ -92,12 +92,14 @@ def _epoch(run: Run, cases: Cases, epoch: int, tell: Emit) -> EpochEnd:
     """One pass over the cases, then the validation if it is due; `epoch` counts from 0."""
     start = time.perf_counter()
     epochs = run.experiment.training.epochs
-    rate = set_learning_rate(run, epoch)
     run.model.train()
     steps = steps_per_epoch(run, cases)
     sums: dict[str, float] = {}
+    rate = 0.0  # the first step's
     with closing(batches(run, cases, epoch)) as source:
         for number, samples in enumerate(source, 1):
+            now = settle(run, epoch + (number - 1) / steps)
+            rate = now if number == 1 else rate
             terms = optimiser_step(run, samples, epoch)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / steps

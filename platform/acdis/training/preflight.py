@@ -16,6 +16,7 @@ from acdis.config import Experiment
 from acdis.data.loader import Samples
 from acdis.errors import UserError
 from acdis.methods.base import Method
+from acdis.training import restored
 from acdis.training.batches import Cases, batches, steps_per_epoch
 from acdis.training.events import Projection
 from acdis.training.run import Run
@@ -76,7 +77,7 @@ def predicted_peak(run: Run, samples: Samples) -> int:
     small, larger = pieces_of(crop)
     if small == larger:
         return memory.resident()
-    costly = _costliest(run.method, samples)
+    costly = _costliest(run.method, samples, run.experiment.training.epochs - 1)
     _peak_of(run, costly, small)  # loads and allocates what later steps use again
     low, high = _peak_of(run, costly, small), _peak_of(run, costly, larger)
     per_voxel = max(0, high - low) / (_volume(larger) - _volume(small))
@@ -102,7 +103,7 @@ def measure(run: Run, samples: Samples) -> tuple[float, int]:
     memory.reset_peak()
     try:
         # The peak is that of the costliest subset, the time that of the subsets as they are drawn.
-        _step(run, _costliest(run.method, samples))
+        _step(run, _costliest(run.method, samples, run.experiment.training.epochs - 1))
         start = time.perf_counter()
         _step(run, samples)
     except RuntimeError as error:  # torch.OutOfMemoryError is one
@@ -157,18 +158,17 @@ def _step(run: Run, samples: Samples) -> None:
         torch.cuda.synchronize(run.group.device)
 
 
-def _costliest(method: Method, samples: Samples) -> Samples:
+def _costliest(method: Method, samples: Samples, epoch: int) -> Samples:
     """The samples with as few modalities as the method is trained with: most is synthesised then."""
-    drawn = method.sample_subsets(torch.Generator().manual_seed(0), 64)
+    drawn = method.sample_subsets(torch.Generator().manual_seed(0), 64, epoch)
     fewest = drawn[drawn.sum(1).argmin()]
     return replace(samples, available=fewest.expand(len(samples), -1))
 
 
 def _optimiser_bytes(run: Run) -> int:
-    """What Adam takes at its first step: two numbers per weight, three with amsgrad."""
-    moments = 3 if run.experiment.training.amsgrad else 2
-    return moments * sum(
-        weight.nbytes
+    """What the optimisers take at their first step: of Adam two numbers per weight, three with amsgrad."""
+    return sum(
+        weight.nbytes * len(restored.state_of(optimiser, group).like_weights)
         for optimiser in run.optimisers.values()
         for group in optimiser.param_groups
         for weight in group["params"]

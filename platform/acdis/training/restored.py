@@ -5,10 +5,12 @@ PyTorch takes an optimiser's state as it comes: wrong shapes show at the first s
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,36 +20,63 @@ _NUMBERS = ("learning_rate", "seconds")
 _TABLES = ("terms", "validation")
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load Adam's state.
+class StateOf(NamedTuple):
+    """What an optimiser keeps of each parameter: names of tensors of its shape, and of single numbers."""
+
+    like_weights: frozenset[str]
+    numbers: frozenset[str]
+
+
+def state_of(optimiser: torch.optim.Optimizer, group: Mapping[str, Any]) -> StateOf:
+    """What it will keep of a parameter of this group, found out by a step on a parameter made up."""
+    weight = torch.nn.Parameter(torch.zeros(2, 3))
+    weight.grad = torch.ones_like(weight)
+    twin = copy.copy(optimiser)
+    twin.param_groups, twin.state = [{**group, "params": [weight]}], defaultdict(dict)
+    twin.step()
+    kept = {name: value for name, value in twin.state[weight].items() if isinstance(value, torch.Tensor)}
+    like = frozenset(name for name, value in kept.items() if value.shape == weight.shape)
+    return StateOf(like, frozenset(kept) - like)
+
+
+def load_optimiser(
+    optimiser: torch.optim.Optimizer, state: Mapping[str, Any], scheduled: Collection[str] = ("lr",)
+) -> None:
+    """Load an optimiser's state, of whatever kind it is.
+
+    Args:
+        scheduled: settings that are set anew before every step.
 
     Raises:
         ValueError, TypeError, LookupError: it is of other parameters, or of an optimiser with other settings.
     """
-    _check_settings(optimiser.state_dict()["param_groups"], state["param_groups"])
-    parameters = [each for group in optimiser.param_groups for each in group["params"]]
+    _check_settings(optimiser.state_dict()["param_groups"], state["param_groups"], scheduled)
+    owners = [(each, group) for group in optimiser.param_groups for each in group["params"]]
+    due = {id(group): state_of(optimiser, group) for group in optimiser.param_groups}
     for index, values in state["state"].items():
-        if index not in range(len(parameters)):
+        if index not in range(len(owners)):
             raise ValueError(f"the optimiser has a parameter {index!r}")
-        parameter = parameters[index]
+        parameter, group = owners[index]
+        like, numbers = due[id(group)]
+        if set(values) != like | numbers:
+            raise ValueError(f"the optimiser's state is not {type(optimiser).__name__}'s")
         for name, value in values.items():
-            due = torch.Size() if name == "step" else parameter.shape
-            if not isinstance(value, torch.Tensor) or value.shape != due or not value.is_floating_point():
-                raise ValueError(f"the optimiser's {name} of parameter {index} is not of shape {tuple(due)}")
-    wanted = {"step", "exp_avg", "exp_avg_sq"} | (
-        {"max_exp_avg_sq"} if optimiser.defaults["amsgrad"] else set()
-    )
-    if any(set(values) != wanted for values in state["state"].values()):
-        raise ValueError("the optimiser's state is not Adam's")
+            shape = torch.Size() if name in numbers else parameter.shape
+            if not isinstance(value, torch.Tensor) or value.shape != shape or not value.is_floating_point():
+                raise ValueError(
+                    f"the optimiser's {name} of parameter {index} is not of shape {tuple(shape)}"
+                )
     optimiser.load_state_dict(dict(state))
 
 
-def _check_settings(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+def _check_settings(
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], scheduled: Collection[str]
+) -> None:
     if len(ours) != len(theirs):
         raise ValueError(f"{len(theirs)} groups of parameters, {len(ours)} are due")
     for own, other in zip(ours, theirs, strict=True):
         for key in own.keys() | other.keys():
-            if key != "lr" and own[key] != other[key]:  # the rate is set anew every epoch
+            if key not in scheduled and own[key] != other[key]:
                 raise ValueError(f"the optimiser's {key} differs")
         if not isinstance(other["lr"], float):
             raise TypeError("the learning rate is no number")

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from acdis import files, methods
 from acdis.config import Experiment
 from acdis.errors import UserError
-from acdis.methods.base import Method
+from acdis.methods.base import MAIN, Method
 from acdis.networks.unet import set_checkpointing
 from acdis.training import checkpoint, precision, restored
 from acdis.training.events import EpochEnd, EpochEntry
@@ -78,7 +78,7 @@ def begin(experiment: Experiment, folder: Path, group: Group) -> Run:
     # Blocks that are not active yet have no gradient, hence find_unused_parameters.
     model = DistributedDataParallel(method, find_unused_parameters=True) if group.world > 1 else method
     dtype = precision.autocast_dtype(settings.precision)
-    run = Run(experiment, method, model, _optimisers(method, experiment), group, dtype)
+    run = Run(experiment, method, model, method.optimisers(settings), group, dtype)
     if group.leads:
         files.sweep(folder)
     _restore(run, folder)
@@ -92,19 +92,18 @@ def new_method(experiment: Experiment) -> Method:
         return methods.build(experiment.method.name, **experiment.method.options)
 
 
-def set_learning_rate(run: Run, epoch: int) -> float:
-    """Poly decay, rate × (1 - epoch / epochs)^power, epochs counted from 0 (RFNet convention).
+def settle(run: Run, epochs: float) -> float:
+    """Set what the method's schedule gives after so many epochs, in every optimiser.
 
     Returns:
-        The recipe's rate. An optimiser for which the method has a rate of its own decays in the same way.
+        The main optimiser's learning rate.
     """
-    settings = run.experiment.training
-    factor = (1 - epoch / settings.epochs) ** settings.poly_power
-    rates = _rates(run.method, settings.learning_rate)
-    for name, optimiser in run.optimisers.items():
-        for parameters in optimiser.param_groups:
-            parameters["lr"] = rates[name] * factor
-    return settings.learning_rate * factor
+    settings = run.method.settings_at(epochs, run.experiment.training)
+    for name, values in settings.items():
+        for parameters in run.optimisers[name].param_groups:
+            parameters.update(values)
+    rate: float = settings[MAIN]["lr"]
+    return rate
 
 
 def save(run: Run, folder: Path) -> None:
@@ -137,23 +136,6 @@ def final_state(run: Run, folder: Path) -> dict[str, Tensor]:
     return run.method.inference_state()
 
 
-def _optimisers(method: Method, experiment: Experiment) -> dict[str, torch.optim.Optimizer]:
-    settings = experiment.training
-    rates = _rates(method, settings.learning_rate)
-    return {
-        name: torch.optim.Adam(
-            parameters, lr=rates[name], weight_decay=settings.weight_decay, amsgrad=settings.amsgrad
-        )
-        for name, parameters in method.parameter_groups().items()
-    }
-
-
-def _rates(method: Method, usual: float) -> dict[str, float]:
-    """Learning rate of each optimiser: the recipe's, unless the method has its own."""
-    own = method.optimiser_settings()
-    return {name: own.get(name, {}).get("lr", usual) for name in method.parameter_groups()}
-
-
 def _restore(run: Run, folder: Path) -> None:
     """A process that was killed between two renamings leaves only the checkpoint before the last."""
     there = [path for path in (folder / LAST, folder / BEFORE) if path.exists()]
@@ -175,8 +157,9 @@ def _take_over(run: Run, state: dict[str, Any], path: Path) -> None:
     try:
         _check_version(state["version"], run.method.version)
         run.method.load_state_dict(state["method"])
+        scheduled = run.method.settings_at(0.0, run.experiment.training)
         for name, optimiser in run.optimisers.items():
-            restored.load_optimiser(optimiser, state["optimisers"][name])
+            restored.load_optimiser(optimiser, state["optimisers"][name], scheduled[name])
         run.history = restored.history(state["history"], run.experiment.training.epochs)
         run.best = restored.best(state["best"])
     except (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:

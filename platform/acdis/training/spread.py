@@ -98,7 +98,7 @@ class _Record:
 class _Replay:
     """Gives the sums of the global batch, in the order in which the first pass called."""
 
-    def __init__(self, totals: Tensor, shares: float) -> None:
+    def __init__(self, totals: Sequence[Tensor], shares: float) -> None:
         self.totals = iter(totals)
         self.shares = shares
 
@@ -108,16 +108,22 @@ class _Replay:
 
 def _first_pass(
     model: nn.Module, pieces: Sequence[Batch], epoch: int, group: Group, dtype: torch.dtype | None
-) -> Tensor:
-    """Dice sums of the global batch, one after the other along the first axis."""
+) -> list[Tensor]:
+    """What was pooled, summed over the global batch, in the order of the calls."""
     method = bare(model)
     records = []
     with torch.no_grad(), autocast(group.device, dtype):
         for piece in pieces:
             record = _Record()
             method(replace(piece, pool=record), epoch)
-            records.append(torch.stack(record.sums))
-    return group.add(torch.stack(records).sum(0))
+            records.append(record.sums)
+    here = [torch.stack(calls).sum(0) for calls in zip(*records, strict=True)]
+    if not here:
+        return []
+    # One exchange for all of them, whatever their shapes.
+    everywhere = group.add(torch.cat([sums.flatten() for sums in here]))
+    parts = everywhere.split([sums.numel() for sums in here])
+    return [part.view_as(sums) for part, sums in zip(parts, here, strict=True)]
 
 
 def bare(model: nn.Module) -> Method:

@@ -20,18 +20,21 @@ from acdis.training.run import Run
 def validate(run: Run, entries: Sequence[Entry], epoch: int, tell: Emit) -> dict[str, float]:
     """Mean Dice per region and their mean, without distances; empty in epochs that are not validated.
 
+    Every rank tells its method what came of it, subset by subset.
+
     Args:
         epoch: counted from 0; the last one is always validated.
     """
     settings = run.experiment.training
-    if not entries or ((epoch + 1) % settings.validate_every and epoch + 1 < settings.epochs):
+    due = (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs
+    if not entries or not (due or run.method.wants_validation(epoch)):
         return {}
     without_distances = run.experiment.evaluation.model_copy(update={"hd95": False})
     records = score_share(run.method, entries, run.experiment, without_distances, run.group, run.dtype, tell)
+    summary = summarise(records)
+    run.method.validated(epoch, {name: value for name, value in summary.items() if name.startswith("dice/")})
     means = {
-        name: value
-        for name, value in summarise(records).items()
-        if name.startswith("dice/") and name.endswith("/mean")
+        name: value for name, value in summary.items() if name.startswith("dice/") and name.endswith("/mean")
     }
     return means | {"dice/mean": sum(means.values()) / len(means)}
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from acdis.config import Training
 from acdis.losses import segmentation
 from acdis.methods.acdis import VERSION, objective
 from acdis.methods.acdis.objective import Synthesised
 from acdis.methods.acdis.options import Options as ACDISOptions
-from acdis.methods.base import MAIN, Batch, Method, Terms
+from acdis.methods.base import MAIN, Batch, Method, Terms, poly
 from acdis.networks import modalities
 from acdis.networks.afeb import AFEB, ConvAFEB
 from acdis.networks.discriminator import PatchDiscriminator
@@ -166,10 +167,12 @@ class ACDIS(Method):
             groups.setdefault(optimiser, []).append(parameter)
         return groups
 
-    def optimiser_settings(self) -> dict[str, dict[str, float]]:
-        if self.discriminator is None:
-            return {}
-        return {DISCRIMINATOR: {"lr": self.options.discriminator_learning_rate}}
+    def settings_at(self, epochs: float, recipe: Training) -> dict[str, dict[str, Any]]:
+        settings = super().settings_at(epochs, recipe)
+        if DISCRIMINATOR in settings:
+            rate = self.options.discriminator_learning_rate * poly(epochs, recipe)
+            settings[DISCRIMINATOR] = {"lr": rate}
+        return settings
 
     def parameter_report(self) -> dict[str, int]:
         """Parameters per child, of the whole ("total") and of what inference needs ("inference")."""

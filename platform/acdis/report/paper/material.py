@@ -38,12 +38,16 @@ WINDOW = 5
 
 @dataclass(frozen=True)
 class Crop:
-    """One window of the evaluation: images [4, D, H, W], labels and brain [D, H, W], and the slice shown."""
+    """One window of the evaluation: images [4, D, H, W], labels and brain [D, H, W], and the slice shown.
+
+    `corner` is where the window's case begins in its whole volume.
+    """
 
     images: Tensor
     labels: np.ndarray
     brain: np.ndarray
     place: Place
+    corner: tuple[int, int, int]
 
     @property
     def at(self) -> int:
@@ -124,7 +128,7 @@ def crop_of(entry: Entry, experiment: Experiment) -> Crop:
     brain = (images != 0).any(0).numpy()
     place = best_place(labels, brain, window, stride)
     here = cut(place.start, window)
-    return Crop(images[(slice(None), *here)], labels[here], brain[here], place)
+    return Crop(images[(slice(None), *here)], labels[here], brain[here], place, entry.corner)
 
 
 def finest(method: Method, crop: Crop, device: torch.device) -> list[Tensor]:
@@ -224,7 +228,8 @@ def _true_and_made(method: Method, crop: Crop, device: torch.device) -> tuple[li
 
 def _encoded(method: Method, crop: Crop, device: torch.device) -> object:
     images = crop.images[None].to(device)
-    return method.encode(images, origin=torch.tensor([crop.place.start], device=device))
+    start = [at + corner for at, corner in zip(crop.place.start, crop.corner, strict=True)]
+    return method.encode(images, origin=torch.tensor([start], device=device))
 
 
 def file_slice(entry: Entry, crop: Crop) -> int:

@@ -60,6 +60,6 @@ class Options(MethodOptions):
 
 def model() -> type[Method]:
     """The network's class; imports torch."""
-    from acdis.methods._rfnet_network import RFNet
+    from acdis.methods.rfnet.network import RFNet
 
     return RFNet
