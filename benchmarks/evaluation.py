@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from acdis import memory, methods
+    from acdis import machine, methods
     from acdis.evaluation import sliding
 
     torch.manual_seed(0)
@@ -88,8 +88,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     window, stride = [options.window] * 3, [options.window // 2] * 3
     count = len(sliding.windows(images.shape[1:], window, stride))
     warm = torch.zeros(4, *window)
-    before = memory.resident()
-    memory.reset_peak()
+    before = machine.resident()
+    machine.reset_peak()
     if options.side == "plain":
         seconds, found = _timed(lambda: plain_way(options.method, method, images, window, stride))
     else:
@@ -101,14 +101,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             return sliding.predict(method, of, window, stride, autocast=dtype, memory=most)
 
         ours(warm)
-        memory.reset_peak()
+        machine.reset_peak()
         seconds, found = _timed(lambda: ours(images))
     np.save(options.out, found.numpy())
     return {
         "seconds": seconds,
         "windows": count,
         "window_seconds": seconds / count,
-        "peak_over_start_gb": (memory.peak() - before) / machine.GB,
+        "peak_over_start_gb": (machine.peak() - before) / machine.GB,
         **bound(options, method, window),
         "parameters": sum(p.numel() for p in method.inference_state().values()),
         "threads": torch.get_num_threads(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import time
@@ -102,3 +103,19 @@ def test_yaml_that_is_no_configuration(tmp_path: Path, text: str, words: str) ->
 def test_overrides_are_read_as_strictly_as_files(value: str) -> None:
     with pytest.raises(UserError, match=r"override 'seed="):
         config.load(None, [f"seed={value}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "count"), [(b"[1, 2, 3]", 3), (b'{"a": [1], "b": {}}', 4), (b"[[[[]]]]", 4), (b"7", 0)]
+)
+def test_values_are_counted_before_any_is_made(content, count):
+    """By commas and brackets: never fewer than there are beyond the first."""
+    assert files.json_of(content, most=count) == json.loads(content)
+    if count:
+        with pytest.raises(files.TooLargeError, match=rf"about {count} values, {count - 1} at most"):
+            files.json_of(content, most=count - 1)
+
+
+def test_what_is_nested_too_deep_is_no_json():
+    with pytest.raises(ValueError, match="nested too deep"):
+        files.json_of(b"[" * 100_000 + b"]" * 100_000)

@@ -26,6 +26,9 @@ from acdis.errors import UserError, shown
 
 #: Most bytes of a text that people write (specs, experiments, splits): PyYAML takes 10 s for a megabyte.
 TEXT = 2**17
+#: Most values of a JSON file: what 10,000 epochs write down are some 400,000; each takes up to a kilobyte
+#: while its type is looked at.
+VALUES = 500_000
 #: The end of a name while its file is being written.
 HALF = ".part"
 #: Seconds after which somebody who waits for a lock is told who holds it.
@@ -67,6 +70,23 @@ def read(path: Path, most: int) -> bytes:
     if len(content) > most:  # it has grown, or is a file of /proc, which all have size 0
         raise TooLargeError(f"holds more than {most:,} bytes")
     return content
+
+
+def json_of(content: bytes, most: int = VALUES) -> Any:
+    """The value in a JSON text.
+
+    Raises:
+        TooLargeError: it holds more than `most` values. They are counted before any is made: fifteen
+            kilobytes of a ZIP file may hold five million empty mappings.
+        ValueError: it is no JSON, or nested too deep.
+    """
+    count = content.count(b",") + content.count(b"[") + content.count(b"{")
+    if count > most:
+        raise TooLargeError(f"holds about {count:,} values, {most:,} at most")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
 
 
 class UnwritableError(UserError, OSError):

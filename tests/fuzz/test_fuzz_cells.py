@@ -186,6 +186,9 @@ CRAFTED = {
     "null": "null",
     "Latin-1": '{"reason": "gr\xfcn"}'.encode("latin-1"),
     "nothing": "",
+    "five million mappings": '{"epochs": [' + "{}," * 5_000_000 + '{}], "roles": []}',
+    "as many as may be": '{"epochs": [' + "{}," * 240_000 + '{}], "roles": [' + "{}," * 9_000 + "{}]}",
+    "a million keys": "{" + ",".join(f'"k{n}": {n}' for n in range(1_000_000)) + "}",
 }
 
 

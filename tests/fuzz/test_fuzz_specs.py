@@ -293,6 +293,15 @@ def _reported(path):
         render(*bundle.read(path), form).encode()
 
 
+@pytest.mark.parametrize("count", [5_000_000, 240_000])
+def test_a_bundle_of_empty_mappings(room, packed, count):
+    """A few kilobytes of a ZIP file. Of the smaller number each is looked at, and the first refused."""
+    path = room.data / "bomb.zip"
+    facts = f'{{"format": "{bundle.FORMAT}", "specs": [{"{}," * count}{{}}]}}'
+    path.write_bytes(_zip({**packed, bundle.FACTS: facts.encode()}))
+    room.tries("bundle, repeated", lambda: _reported(path), ["bomb.zip"])
+
+
 def test_values_in_a_bundle(room, packed, fuzz, mutations):
     path = room.data / "own.zip"
 

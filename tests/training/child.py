@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from acdis import memory
+from acdis import machine
 from acdis.data.loader import share_of
 from acdis.methods.base import MAIN, Batch, Method
 from acdis.training import loop, preflight
@@ -124,8 +124,8 @@ def peaks(group, experiment, cases):
     run = begin(experiment, Path("nowhere"), group)
     samples = next(batches(run, cases, 0))
     run.model.train()
-    memory.reset_peak()
-    before = memory.resident()
+    machine.reset_peak()
+    before = machine.resident()
     predicted = preflight.predicted_peak(run, samples)
     _, measured = preflight.measure(run, samples)
     return predicted - before, measured - before

@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from acdis import memory
+from acdis import machine
 from acdis.data import cache, cases
 from acdis.errors import UserError
 from acdis.training import loop, preflight
@@ -65,7 +65,7 @@ def run_of_32(large, tmp_path):
 def test_a_step_that_does_not_fit_is_refused(run_of_32, monkeypatch):
     """A machine without memory cannot be had for a test: what is free is made up. The step is not tried."""
     run, samples = run_of_32
-    need = preflight.predicted_peak(run, samples) - memory.resident()
+    need = preflight.predicted_peak(run, samples) - machine.resident()
     tried = []
     accumulate = preflight.accumulate
 
@@ -129,15 +129,15 @@ def test_other_errors_keep_their_traceback(run_of_32, monkeypatch):
 
 def test_peak_of_resident_memory():
     """200 MB that were held for a moment are seen, until the peak is started anew."""
-    memory.reset_peak()
-    before = memory.peak()
+    machine.reset_peak()
+    before = machine.peak()
     block = torch.ones(50_000_000)
-    held = memory.resident()
+    held = machine.resident()
     del block
-    assert 190e6 < memory.peak() - before < 260e6
+    assert 190e6 < machine.peak() - before < 260e6
     assert held - before > 190e6
-    memory.reset_peak()
-    assert memory.peak() - before < 60e6
+    machine.reset_peak()
+    assert machine.peak() - before < 60e6
 
 
 def test_a_cgroups_limit_counts(tmp_path, monkeypatch):
@@ -147,14 +147,14 @@ def test_a_cgroups_limit_counts(tmp_path, monkeypatch):
     write_group(group, str(10 * GIB), 4 * GIB, 1 * GIB)
     write_group(group.parent, str(100 * GIB), 50 * GIB, 0)
     (tmp_path / "cgroup").write_text("1:name=systemd:/other\n0::/batch/job\n")
-    monkeypatch.setattr(memory, "_PROC", tmp_path)
-    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "groups")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=200 * GIB))
-    assert memory.free() == 7 * GIB
+    assert machine.free() == 7 * GIB
     write_group(group, "max", 4 * GIB, 0)
-    assert memory.free() == 50 * GIB
+    assert machine.free() == 50 * GIB
     write_group(group.parent, "max", 50 * GIB, 0)
-    assert memory.free() == 200 * GIB
+    assert machine.free() == 200 * GIB
 
 
 def write_group(folder, limit, used, cached):

@@ -287,3 +287,25 @@ def test_specs_are_chosen_by_row_over_several_files(place_to_be: Path) -> None:
         load_specs([paths[0], paths[0]])
     with pytest.raises(UserError, match="no spec given"):
         load_specs([])
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        (
+            "training.batch_size=1000000",
+            "can never run on this machine: 1,000,000 crops of 16×16×16",
+        ),
+        (
+            "training.batch_size=1000000000",
+            "batch_size: Input should be less than or equal to 1000000",
+        ),
+        ("method.options.base_width=100000000", "base_width: Input should be less than or equal to 1024"),
+        ("data.phantoms.spacing=100000", "data.phantoms.spacing: Input should be less than or equal to 20"),
+    ],
+)
+def test_what_can_never_run_is_refused(
+    members: list[Member], place_to_be: Path, override: str, reason: str
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        _plan(place_to_be, override)

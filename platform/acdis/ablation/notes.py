@@ -6,13 +6,13 @@ before anything counts on them.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     FiniteFloat,
     NonNegativeInt,
@@ -102,7 +102,7 @@ class Role(_Note):
 class Roles(_Note):
     """`roles.json`: the rows of specs that the cell serves."""
 
-    roles: list[Role] = []
+    roles: Annotated[list[Role], FailFast()] = []
 
 
 class Epoch(_Note):
@@ -116,7 +116,7 @@ class Epoch(_Note):
 class History(_Note):
     """`history.json`: one entry an epoch."""
 
-    epochs: list[Epoch] = []
+    epochs: Annotated[list[Epoch], FailFast()] = []
 
 
 class Scored(_Note):
@@ -127,7 +127,7 @@ class Scored(_Note):
 class Validations(_Note):
     """`history.json`, for who asks for the scores of its epochs and nothing else."""
 
-    epochs: list[Scored] = []
+    epochs: Annotated[list[Scored], FailFast()] = []
 
 
 class Time(_Note):
@@ -138,13 +138,13 @@ class Time(_Note):
 class Times(_Note):
     """`history.json`, for who asks what it took and nothing else."""
 
-    epochs: list[Time] = []
+    epochs: Annotated[list[Time], FailFast()] = []
 
 
 class Splits(_Note):
-    train: list[str] = []
-    validation: list[str] = []
-    test: list[str] = []
+    train: Annotated[list[str], FailFast()] = []
+    validation: Annotated[list[str], FailFast()] = []
+    test: Annotated[list[str], FailFast()] = []
 
 
 class Lineage(_Note):
@@ -212,8 +212,8 @@ def _content(path: Path) -> bytes:
 
 def _mapping(content: bytes, source: str) -> dict[str, Any]:
     try:
-        tree = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        tree = files.json_of(content)
+    except ValueError as error:
         raise damaged(source, str(error)[:200]) from None
     if not isinstance(tree, dict):
         raise damaged(source, f"holds a {type(tree).__name__} where a mapping is due")

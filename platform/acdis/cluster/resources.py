@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from acdis import machine
 from acdis.cluster import head
 from acdis.errors import UserError
 
@@ -66,8 +67,11 @@ def available(base: Path, environment: Mapping[str, str] = os.environ) -> Resour
 
 def this_machine() -> dict[str, float]:
     """CPUs that this process may use, GPUs of NVIDIA's driver, bytes of memory."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"CPU": float(cpus), "GPU": float(_gpus()), "memory": float(psutil.virtual_memory().total)}
+    return {
+        "CPU": float(machine.processors()),
+        "GPU": float(_gpus()),
+        "memory": float(psutil.virtual_memory().total),
+    }
 
 
 def _gpus() -> int:

@@ -27,7 +27,9 @@ class Phantoms(Config):
     cases: int = Field(12, ge=1, le=10_000, description="number of phantoms")
     seed: int = Field(0, ge=0, description="seed of the drawing")
     shape: Triple = Field((80, 96, 80), description="voxels of each volume")
-    spacing: PositiveFloat = Field(2.0, description="mm per voxel, isotropic")
+    spacing: PositiveFloat = Field(
+        2.0, le=20, description="mm per voxel, isotropic; a coarser brain has no room for a lesion"
+    )
 
 
 class Split(Config):
@@ -160,15 +162,18 @@ class MethodChoice(Config):
 class Training(Config):
     """The recipe. Everything here changes the weights."""
 
-    epochs: PositiveInt = Field(500, description="paper: 500")
+    epochs: PositiveInt = Field(500, le=1_000_000, description="paper: 500")
     batch_size: PositiveInt = Field(
-        2, description="volumes per optimiser step, over all workers and accumulation steps (paper: 2)"
+        2,
+        le=1_000_000,
+        description="volumes per optimiser step, over all workers and accumulation steps (paper: 2)",
     )
     iterations: PositiveInt | None = Field(
         None,
+        le=1_000_000,
         description="optimiser steps per epoch; none: one pass over the cases (110 for 219 cases at batch 2)",
     )
-    learning_rate: PositiveFloat = Field(1e-4, description="Adam's (paper: 1e-4)")
+    learning_rate: PositiveFloat = Field(1e-4, le=100, description="Adam's (paper: 1e-4)")
     weight_decay: float = Field(1e-4, ge=0, description="Adam's L2 (paper: 1e-4)")
     amsgrad: bool = Field(True, description="RFNet: on")
     poly_power: float = Field(
@@ -232,7 +237,9 @@ class Scaling(Config):
     )
     gpu: bool = Field(False, description="one GPU per worker")
     cpus_per_worker: PositiveInt | None = Field(None, description="none: the node's CPUs shared out evenly")
-    loader_threads: PositiveInt = Field(1, description="threads that prepare crops ahead, per worker")
+    loader_threads: PositiveInt = Field(
+        1, le=1024, description="threads that prepare crops ahead, per worker"
+    )
     activation_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, more time"
     )

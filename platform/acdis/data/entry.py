@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -114,7 +113,7 @@ def check_values(name: str, images: np.ndarray, labels: np.ndarray) -> None:
 def open_entry(folder: Path, name: str, mark: str) -> Entry | None:
     """The entry, or None if anything about the folder is not as it was written."""
     try:
-        record: dict[str, Any] = json.loads(files.read(folder / "case.json", files.TEXT))
+        record: dict[str, Any] = files.json_of(files.read(folder / "case.json", files.TEXT))
         if (record["name"], record["fingerprint"]) != (name, mark):
             return None
         if any((folder / file).stat().st_size != record["sizes"][file] for file in ARRAYS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -73,8 +72,8 @@ def _of_table(text: str, names: Sequence[str]) -> list[str]:
 
 def _of_fold(text: str, file: Path, fold: str, part: str) -> list[str]:
     try:
-        tree: Any = json.loads(text)
-    except (ValueError, RecursionError):
+        tree: Any = files.json_of(text.encode())
+    except ValueError:
         raise UserError(f"{file}: is no JSON; {_DUE}") from None
     if not isinstance(tree, list) or not all(isinstance(each, dict) for each in tree):
         raise UserError(f"{file}: holds no folds as nnU-Net writes them; {_DUE}")

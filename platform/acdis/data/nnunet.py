@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -65,8 +64,8 @@ def describe(path: Path) -> Description:
         UserError: it is not there, not readable, or names channels or labels that mean nothing here.
     """
     try:
-        tree = json.loads(files.read(path, files.TEXT))
-    except (OSError, ValueError, RecursionError) as error:
+        tree = files.json_of(files.read(path, files.TEXT))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({files.reason(error)}); it says which channel is which modality: mend "
             "it, or use data.files"

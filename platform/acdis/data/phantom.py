@@ -5,7 +5,6 @@ A case depends on (seed, index, shape, spacing) alone, never on how many cases a
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import shutil
@@ -35,6 +34,7 @@ VERSION = 1
 WITHOUT_ET = 5
 
 _SMALLEST = 16  # voxels a side: below this a brain with a lesion of three classes cannot be drawn
+_COARSEST = 20.0  # mm: a brain of some seven voxels; beyond it has no room for a lesion of three classes
 _LARGEST = 2**24  # voxels: drawing takes some fifty bytes for each
 _LEFTOVER = 3600.0  # seconds after which a temporary folder has no owner any more
 _BRATS_LABELS = np.array((0, 1, 2, 4), np.uint8)
@@ -213,8 +213,8 @@ def _check(cases: int, seed: int, shape: Triple, spacing: float) -> None:
         raise UserError(f"phantoms: shape {tuple(shape)}: give three sides of at least {_SMALLEST} voxels")
     if math.prod(shape) > _LARGEST:
         raise UserError(f"phantoms: shape {tuple(shape)}: give at most {_LARGEST:,} voxels")
-    if not (math.isfinite(spacing) and spacing > 0):
-        raise UserError(f"phantoms: spacing {spacing} mm; give a number above 0")
+    if not 0 < spacing <= _COARSEST:  # also false for NaN
+        raise UserError(f"phantoms: spacing {spacing} mm; give a number above 0, at most {_COARSEST:g}")
 
 
 def _recipe(seed: int, index: int, shape: Triple, spacing: float) -> dict[str, Any]:
@@ -236,9 +236,9 @@ def _files(folder: Path) -> list[Path]:
 def _whole(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether a case is there, drawn by this recipe, with every file at the size that it was written with."""
     try:
-        record = json.loads(files.read(folder / "phantom.json", files.TEXT))
+        record = files.json_of(files.read(folder / "phantom.json", files.TEXT))
         return bool(record == recipe | {"bytes": _sizes(folder)})
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
 
 

@@ -59,7 +59,7 @@ def _of_case(case: Case, cache: Path) -> Stratum:
         return Stratum(False, 0.0)
     note = cache / ".strata" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     with suppress(OSError, ValueError, LookupError, TypeError):
-        tree = json.loads(files.read(note, 200))
+        tree = files.json_of(files.read(note, 200))
         if isinstance(tree["enhancing"], bool) and math.isfinite(tree["volume"]):
             return Stratum(tree["enhancing"], float(tree["volume"]))
     try:

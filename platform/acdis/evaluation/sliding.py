@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from acdis import memory as machine
+from acdis import machine
 from acdis.vocabulary import CLASSES, MODALITIES, SUBSETS, subset_mask
 
 if TYPE_CHECKING:

@@ -183,9 +183,11 @@ def read(path: Path) -> tuple[list[SpecFacts], Reader]:
 
 def _facts(archive: zipfile.ZipFile, path: Path) -> list[SpecFacts]:
     try:
-        tree = json.loads(_member(archive, path, FACTS, LARGEST_FACTS))
+        tree = files.json_of(_member(archive, path, FACTS, LARGEST_FACTS))
         specs = json.dumps(tree["specs"]).encode() if tree["format"] == FORMAT else None
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except files.TooLargeError as error:
+        raise UserError(f"{path}: {FACTS} {error}; that is no bundle of ours") from None
+    except (ValueError, LookupError, TypeError):
         specs = None
     if specs is None:
         raise UserError(f"{path}: {FACTS} is not of the format {FORMAT}; make the bundle again")

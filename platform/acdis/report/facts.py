@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 
 from acdis.errors import UserError
 from acdis.evaluation.scores import Scores
@@ -48,7 +48,7 @@ class RowFacts:
     note: str | None
     paper: dict[str, float] | None
     changes: dict[str, Any]
-    cells: tuple[CellFacts, ...]
+    cells: Annotated[tuple[CellFacts, ...], FailFast()]
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class SpecFacts:
     excluded: dict[str, int]
     phantoms: bool
     et_minimum: float
-    rows: tuple[RowFacts, ...]
+    rows: Annotated[tuple[RowFacts, ...], FailFast()]
 
 
 #: Scores of a cell's evaluation, by both names.
 Reader = Callable[[str, str], Scores]
-_SPECS = TypeAdapter(list[SpecFacts])
+_SPECS = TypeAdapter(Annotated[list[SpecFacts], FailFast()])  # a line for the first fault, not for each
 
 
 def dump(specs: Sequence[SpecFacts]) -> bytes:

@@ -12,6 +12,8 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
+from acdis import machine
+
 COMMIT, DIRTY = "acdis.git_commit", "acdis.git_dirty"
 #: Set where a job is submitted: the copy of the checkout that Ray uploads has no `.git`.
 COMMIT_VARIABLE, DIRTY_VARIABLE = "ACDIS_GIT_COMMIT", "ACDIS_GIT_DIRTY"
@@ -50,7 +52,7 @@ def device() -> str:
     gpus = _gpus()
     if gpus:
         return ", ".join(f"{count} × {name}" for name, count in Counter(gpus).items())
-    return f"{_processor()}, {_threads()} threads"
+    return f"{_processor()}, {machine.processors()} threads"
 
 
 def _code() -> dict[str, str]:
@@ -103,10 +105,3 @@ def _processor() -> str:
         lines = []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def _threads() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1

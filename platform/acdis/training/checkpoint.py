@@ -24,6 +24,7 @@ _MADE_BY = re.compile(r"collections OrderedDict|torch\._utils _rebuild_tensor_v2
 _FOREIGN = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID"}
 _PROTOCOL = 2
 _LARGEST_PICKLE = 2**26  # bytes: names and shapes, no numbers of tensors
+_MOST_OPERATIONS = 2_000_000  # of a pickle: a tensor takes some thirty
 _DEEPEST = 20
 
 
@@ -80,8 +81,10 @@ def _inspect(path: Path) -> None:
 
 
 def _check_pickle(content: bytes) -> None:
-    """Only what tensors, dictionaries, lists, numbers and words are made by."""
-    for operation, argument, _ in pickletools.genops(content):
+    """Only what tensors, dictionaries, lists, numbers and words are made by, and not too many of them."""
+    for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        if number > _MOST_OPERATIONS:
+            raise ValueError(f"it makes more than {_MOST_OPERATIONS:,} values")
         if operation.name == "GLOBAL" and not _MADE_BY.fullmatch(str(argument)):
             raise ValueError(f"it would call {argument}")
         if operation.name in _FOREIGN or (operation.name == "PROTO" and argument != _PROTOCOL):

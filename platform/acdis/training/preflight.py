@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from acdis import memory
+from acdis import machine
 from acdis.config import Experiment
 from acdis.data.loader import Samples
 from acdis.errors import UserError
@@ -57,8 +57,8 @@ def check_memory(run: Run, samples: Samples) -> None:
     """
     if run.group.device.type != "cpu":
         return
-    need = predicted_peak(run, samples) - memory.resident() + _optimiser_bytes(run)
-    free = memory.free()
+    need = predicted_peak(run, samples) - machine.resident() + _optimiser_bytes(run)
+    free = machine.free()
     neighbours = run.group.gather([socket.gethostname()]).count(socket.gethostname())
     each = f" for each of {neighbours} processes" if neighbours > 1 else ""
     detail = f"about {need / 2**30:.1f} GiB{each}, {free / 2**30:.1f} GiB are free"
@@ -76,7 +76,7 @@ def predicted_peak(run: Run, samples: Samples) -> int:
     crop = samples.labels.shape[1:]
     small, larger = pieces_of(crop)
     if small == larger:
-        return memory.resident()
+        return machine.resident()
     costly = _costliest(run.method, samples, run.experiment.training.epochs - 1)
     _peak_of(run, costly, small)  # loads and allocates what later steps use again
     low, high = _peak_of(run, costly, small), _peak_of(run, costly, larger)
@@ -100,7 +100,7 @@ def measure(run: Run, samples: Samples) -> tuple[float, int]:
         UserError: the step ran out of memory.
     """
     device = run.group.device
-    memory.reset_peak()
+    machine.reset_peak()
     try:
         # The peak is that of the costliest subset, the time that of the subsets as they are drawn.
         _step(run, _costliest(run.method, samples, run.experiment.training.epochs - 1))
@@ -111,7 +111,7 @@ def measure(run: Run, samples: Samples) -> tuple[float, int]:
             raise out_of_memory(run.experiment, str(error).split(".")[0][:120]) from None
         raise
     seconds = time.perf_counter() - start
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory.peak()
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else machine.peak()
     return seconds, peak
 
 
@@ -144,9 +144,9 @@ def _peak_of(run: Run, samples: Samples, sides: Sides) -> int:
     """Peak bytes of resident memory in a step on a corner of the crops."""
     d, h, w = sides
     cut = replace(samples, images=samples.images[..., :d, :h, :w], labels=samples.labels[:, :d, :h, :w])
-    memory.reset_peak()
+    machine.reset_peak()
     _step(run, cut)
-    return memory.peak()
+    return machine.peak()
 
 
 def _step(run: Run, samples: Samples) -> None:

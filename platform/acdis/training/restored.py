@@ -6,7 +6,6 @@ PyTorch takes an optimiser's state as it comes: wrong shapes show at the first s
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from acdis import files
 from acdis.training.events import EpochEntry
 
 _NUMBERS = ("learning_rate", "seconds")
@@ -88,7 +88,7 @@ def history(text: str, epochs: int) -> list[EpochEntry]:
     Raises:
         ValueError, TypeError, LookupError: not what `EpochEnd.as_dict` gave, epoch after epoch.
     """
-    entries = json.loads(text)
+    entries = files.json_of(text.encode())
     if not isinstance(entries, list) or len(entries) > epochs:
         raise ValueError("the history has more epochs than the training")
     for number, entry in enumerate(entries, 1):

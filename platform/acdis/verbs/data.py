@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
-from acdis import config, home
+from acdis import config, home, machine
 from acdis.data import cases, lists, phantom, splits, strata
 from acdis.data.cases import CaseReport, Problem
 from acdis.data.inputs import expanded, find_cases, notes_of, prepare_cases
@@ -32,7 +31,7 @@ def check(root: Path, path: Path | None, overrides: list[str]) -> None:
     finding = cases.find(root, data)
     with Display() as display:
         reports = cases.check(
-            finding.cases, _processes(), lambda done, of: display.count("checking cases", done, of)
+            finding.cases, machine.processors(), lambda done, of: display.count("checking cases", done, of)
         )
         problems = [*finding.problems, *(problem for report in reports for problem in report.problems)]
         display.console.print(_table(reports, finding.problems))
@@ -111,8 +110,13 @@ def draw_folds(paths: list[Path], count: int, seed: int, out: Path, overrides: l
     base = home.home()
     with Display() as display:
         found = find_cases(data, base, display.count)
-        kinds = strata.kinds(strata.of_cases(list(found.cases.values()), home.cache(base), _processes(),
-                             lambda done, of: display.count("reading segmentations", done, of)))  # fmt: skip
+        read = strata.of_cases(
+            list(found.cases.values()),
+            home.cache(base),
+            machine.processors(),
+            lambda done, of: display.count("reading segmentations", done, of),
+        )
+        kinds = strata.kinds(read)
         patients = {name: case.patient for name, case in found.cases.items()}
         parts = splits.folds(list(patients), count, seed, patients, kinds)
         for number, test in enumerate(parts):
@@ -146,7 +150,7 @@ def prepare(path: Path | None, root: Path, overrides: list[str]) -> None:
     data = experiment.data.model_copy(update={"root": str(root.expanduser().resolve()), "phantoms": None})
     with Display() as display:
         found = find_cases(data, base, display.count)
-        entries = prepare_cases(found, found.names, data, base, _processes(), display.count)
+        entries = prepare_cases(found, found.names, data, base, machine.processors(), display.count)
         for note in notes_of(found, entries.values()):
             display.say(note)
         display.say(f"{len(entries)} cases prepared in {home.cache(base)}")
@@ -190,7 +194,3 @@ def _row(report: CaseReport) -> tuple[str, str, str, str, str, bool]:
 
 def _text(values: tuple[float, ...] | None, separator: str) -> str:
     return separator.join(f"{value:g}" for value in values) if values else "?"
-
-
-def _processes() -> int:
-    return max(1, len(os.sched_getaffinity(0)))

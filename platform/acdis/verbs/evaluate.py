@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from acdis import home
+from acdis import home, machine
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.cluster.train import Job
@@ -108,7 +107,7 @@ def _entries(
         )
         raise UserError(f"{cell.name}: cases to score: {what}; give --root or --split")
     entries = prepare_cases(
-        found.only(wanted), wanted, experiment.data, base, len(os.sched_getaffinity(0)), display.count
+        found.only(wanted), wanted, experiment.data, base, machine.processors(), display.count
     )
     return [entries[name] for name in wanted]
 

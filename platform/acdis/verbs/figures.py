@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acdis import home
+from acdis import home, machine
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.data.inputs import find_cases, prepare_cases
@@ -88,7 +87,7 @@ def _sight(cell: Cell, name: str, base: Path, display: Display) -> Sight:
     found = find_cases(experiment.data, base, display.count).only([name])
     if name not in found.names:
         raise UserError(f"{cell.name}: {name}: not found any more where data.root or data.phantoms say")
-    threads = len(os.sched_getaffinity(0))
+    threads = machine.processors()
     entry = prepare_cases(found, [name], experiment.data, base, threads, display.count)[name]
     return Sight(cell, experiment, entry, found.cases[name])
 

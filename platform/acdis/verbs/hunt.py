@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from acdis import methods
+from acdis import machine, methods
 from acdis.ablation import cells, stopping
 from acdis.ablation.cells import Cell
 from acdis.ablation.search import Search
@@ -48,7 +47,7 @@ class Cases:
         if data not in self.known:
             check_uri(experiment.tracking.uri or "sqlite:////")
             check_store(chosen_uri(experiment.tracking.uri, self.base))
-            threads = max(1, len(os.sched_getaffinity(0)))
+            threads = machine.processors()
             inputs, tests = open_for_learning(data, self.base, threads, self.display.count)
             if not inputs.validation:
                 raise UserError("data.split: a search needs validation cases to choose by; give it some")

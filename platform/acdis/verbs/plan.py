@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from acdis.verbs.specs import load_specs, open_specs
 #: Rows of a table that are shown; of the others it is said how they stand.
 SHOWN = 40
 GIB = 2**30
+#: Of a crop: four modalities and a one-hot truth of four classes in fp32.
+_BYTES_PER_VOXEL = 32
 #: Characters of a line where no terminal says how many there are.
 WIDTH = 160
 
@@ -89,11 +92,27 @@ def place(found: Resources, members: Sequence[Member]) -> tuple[dict[str, Room],
     rooms: dict[str, Room] = {}
     for member in members:
         scaling = member.experiment.scaling
+        _refuse_crops(member, found)
         if scaling not in shares:
             fit(f"{member.spec.path}, row {member.row.id!r}", scaling, found)
             shares[scaling] = side_by_side(found.nodes, scaling, cells)
         rooms[member.cell] = shares[scaling][0]
     return rooms, max(1, min(number for _, number in shares.values()))
+
+
+def _refuse_crops(member: Member, found: Resources) -> None:
+    """What the crops of a step alone take, without a network: a bound that nothing can do without."""
+    training, data, scaling = (getattr(member.experiment, part) for part in ("training", "data", "scaling"))
+    crops = -(-training.batch_size // (scaling.workers * scaling.accumulation))
+    needed = crops * math.prod(data.crop) * _BYTES_PER_VOXEL
+    most = max((node.get("memory", math.inf) for node in found.nodes), default=math.inf)
+    if needed > most:
+        raise UserError(
+            f"{member.spec.path}, row {member.row.id!r}: can never run on {found.source}: {crops:,} crops of "
+            f"{'×'.join(map(str, data.crop))} voxels at once take {needed / GIB:,.0f} GiB a worker, the "
+            f"largest node has {most / GIB:,.0f}; set a smaller training.batch_size, or more "
+            "scaling.accumulation"
+        )
 
 
 def spec_table(spec: Spec, standings: Sequence[Standing]) -> Table:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from acdis import machine
 from acdis.ablation import spec
 from acdis.ablation.members import Member, resolve
 from acdis.ablation.sheet import nearest
@@ -77,7 +77,7 @@ def prepare(experiment: Experiment, base: Path, display: Display, tracked: bool)
     check_uri(experiment.tracking.uri or "sqlite:////")
     if tracked:
         check_store(chosen_uri(experiment.tracking.uri, base))
-    inputs = open_inputs(experiment.data, base, max(1, len(os.sched_getaffinity(0))), display.count)
+    inputs = open_inputs(experiment.data, base, machine.processors(), display.count)
     if experiment.training.selection == "best" and not inputs.validation:
         raise UserError(
             "training.selection: 'best' needs validation cases; give data.split some, or choose 'last'"

@@ -20,7 +20,7 @@ class Options(MethodOptions):
     """What only ACDIS knows."""
 
     base_width: PositiveInt = Field(
-        16, description="channels of the finest level, doubled at each below (RFNet: 16/32/64/128)"
+        16, le=1024, description="channels of the finest level, doubled at each below (RFNet: 16/32/64/128)"
     )
     levels: int = Field(4, ge=2, le=6, description="levels of encoders and decoders (RFNet: 4)")
     padding: Literal["zeros", "reflect"] = Field(
@@ -38,6 +38,7 @@ class Options(MethodOptions):
     )
     afeb_tokens: PositiveInt = Field(
         10,
+        le=40,
         description="attention runs over at most this³ tokens, which is what the bottleneck has at 80³; the "
         "paper gives no number",
     )

@@ -20,6 +20,7 @@ class Options(MethodOptions):
     base_width: int = Field(
         16,
         ge=4,
+        le=1024,
         multiple_of=4,
         description="channels of the finest level, doubled at each below (RFNet: 16/32/64/128); its blocks "
         "take halves and quarters of it",

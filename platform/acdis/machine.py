@@ -1,8 +1,9 @@
-"""How much memory this process took at its peak, and how much it may still take."""
+"""What this machine gives a process: processors, and memory taken at the peak and still free."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,12 @@ import psutil
 
 _PROC = Path("/proc/self")
 _CGROUPS = Path("/sys/fs/cgroup")
+
+
+def processors() -> int:
+    """CPUs that this process may use: its affinity where the system knows one (macOS does not)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return max(1, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def reset_peak() -> None:
