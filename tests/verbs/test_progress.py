@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from acdis.ablation.cells import Cell
 from acdis.ablation.pace import clock, remaining, steps_done
-from acdis.verbs import progress
+from acdis.verbs import crowd, progress
 from acdis.verbs.cell import projection
 from acdis.verbs.progress import Display, describe
 
@@ -57,9 +60,25 @@ def test_workers_that_do_not_start_are_explained() -> None:
 
 
 def test_what_is_left_is_never_negative() -> None:
-    assert remaining(TRAINING | {"done": 4}) == 0
+    """Fewer epochs were asked for than are done: 10 steps more than all."""
+    assert remaining(TRAINING | {"done": 5}) == 0
     assert steps_done(TRAINING) == 15
     assert steps_done({"done": 3}) == 0
+
+
+def test_cells_that_wait_count_in_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One trains, 50 s left after 30 s: a cell takes 80 s. With two that wait, one at a time: 210 s."""
+    instead = _Clock()
+    monkeypatch.setattr(crowd, "time", instead)
+    cells = [Cell(tmp_path / name) for name in "abc"]
+    lines: list[str] = []
+    display = SimpleNamespace(crowd=lambda line, *_: lines.append(line))
+    follower = crowd.Crowd(cells, 1, cast(Display, display))
+    cells[0].update(**TRAINING)
+    follower.look()
+    instead.now += 30
+    follower.look()
+    assert lines[-1].endswith("| about 3 min 30 s left")
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,8 @@ def _all(members: Sequence[Member], request: Request, base: Path, display: Displ
         for _ in range(ROUNDS):
             if due:
                 _run([jobs[name] for name in due], members, request.at_once, base, display)
-            due = [] if request.failed else _left_behind(members, base, display)
+            due = [] if request.failed else _left_behind(members, running, base, display)
+            running = []  # they are ours now
             if not due:
                 return
 
@@ -120,19 +121,28 @@ def _with(standings: Sequence[Standing], *statuses: str) -> list[str]:
     return list(dict.fromkeys(each.member.cell for each in standings if each.status in statuses))
 
 
-def _left_behind(members: Sequence[Member], base: Path, display: Display) -> list[str]:
-    """Wait for cells that other processes train; those that one has not ended, because it was killed or
-    stopped. After `kill -9` Ray takes a few seconds to end what the killed command has started."""
+def _left_behind(members: Sequence[Member], running: list[str], base: Path, display: Display) -> list[str]:
+    """Wait for cells that other processes train; those that nobody trains any more and that have not ended.
+
+    After `kill -9` Ray takes a few seconds to end what the killed command has started: it may end while we
+    wait, between two looks, or after a trial of ours found the cell held. What we train and somebody asked to
+    stop stays so.
+
+    Args:
+        running: what other processes trained at the first look, whether they still do or not.
+    """
     held = _with(survey(members, base), "running")
-    if not held:
-        return []
-    display.say(f"waiting for {len(held)} cells that another process trains")
-    cells = [Cell(home.cells(base) / name) for name in held]
-    crowd = Crowd(cells, len(cells), display)
-    while any(cell.busy() for cell in cells):
-        crowd.look()
-        time.sleep(1)
-    return [name for name in _with(survey(members, base), "missing") if name in held]
+    if held:
+        display.say(f"waiting for {len(held)} cells that another process trains")
+        cells = [Cell(home.cells(base) / name) for name in held]
+        crowd = Crowd(cells, len(cells), display)
+        while any(cell.busy() for cell in cells):
+            crowd.look()
+            time.sleep(1)
+    others = {*running, *held}
+    standings = survey(members, base)
+    unended = {each.member.cell for each in standings if each.state.get("status") in BUSY}
+    return [name for name in _with(standings, "missing") if name in others | unended]
 
 
 def _run(jobs: list[Job], members: Sequence[Member], most: int | None, base: Path, display: Display) -> None:
