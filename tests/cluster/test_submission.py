@@ -239,3 +239,11 @@ def test_what_nobody_expects_to_be_left_out_is_said(messy: Path) -> None:
         "not uploaded: linked (a link)",
         "not uploaded: broken (cannot be read)",
     }
+
+
+def test_of_thousands_ten_are_named(tmp_path: Path) -> None:
+    found = {tmp_path / f"{number}.mgz": "12 MB" for number in range(3000)}
+    lines = list(upload.described(tmp_path, found))
+    assert len(lines) == 11
+    assert lines[0] == "not uploaded: 0.mgz (12 MB)"
+    assert lines[-1] == "not uploaded: 2,990 more"

@@ -319,7 +319,7 @@ def test_evaluating_other_cases_leaves_the_run_alone(undisturbed: Any, cases: Pa
     names = sorted(folder.name for folder in elsewhere.iterdir() if folder.is_dir())[:2]
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(names) + "\n")
-    words = ["--root", str(elsewhere), "--split", str(listed), "evaluation.hd95=false"]
+    words = ["--root", str(elsewhere), "--split", str(listed), "--with-trained", "evaluation.hd95=false"]
 
     done = undisturbed.run("evaluate", undisturbed.cell().name, *words)
 

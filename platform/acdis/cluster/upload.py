@@ -19,6 +19,8 @@ MARKS = {
 }
 #: Bytes of one file that is no code, whatever it is called.
 LARGE = 10 * 2**20
+#: Most of them that are named.
+TOLD = 10
 
 
 def left_out(root: Path) -> dict[Path, str]:
@@ -45,11 +47,13 @@ def left_out(root: Path) -> dict[Path, str]:
 
 
 def described(root: Path, found: dict[Path, str]) -> Iterator[str]:
-    """A line for each that git does not ignore: those nobody expects to be uploaded."""
+    """A line for each that git does not ignore, which one may expect to be there; for the first `TOLD`."""
     ignored = _ignored(root, list(found))
-    for path, kind in found.items():
-        if path not in ignored:
-            yield f"not uploaded: {path.relative_to(root)} ({kind})"
+    told = [path for path in found if path not in ignored]
+    for path in told[:TOLD]:
+        yield f"not uploaded: {path.relative_to(root)} ({found[path]})"
+    if len(told) > TOLD:
+        yield f"not uploaded: {len(told) - TOLD:,} more"
 
 
 def pattern(path: Path) -> str:
