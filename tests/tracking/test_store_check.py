@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow.store.db.utils import _get_latest_schema_revision
 
+from acdis import tracking
 from acdis.errors import UserError
 from acdis.tracking import check_store
 
@@ -77,3 +78,12 @@ def test_a_store_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch(stat.S_IRUSR)
     with pytest.raises(UserError, match=r"file/mlflow.*File exists"):
         check_store(f"sqlite:///{tmp_path}/file/mlflow.db", needed=True)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(uri: str) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(tracking, "open_store", full)
+    with pytest.raises(UserError, match=r"mlflow\.db cannot be used: database or disk is full; mend that"):
+        check_store(f"sqlite:///{tmp_path}/mlflow.db", needed=True)
