@@ -139,7 +139,7 @@ def replacing(path: Path, mode: int = 0o666, keep: Path | None = None) -> Iterat
         with stream:
             yield stream
             stream.flush()
-            _sync(stream.fileno())
+            sync(stream.fileno())
             if keep is not None and path.exists():
                 os.replace(path, keep)
             os.replace(temporary, path)
@@ -177,7 +177,7 @@ def publish(fresh: Path, path: Path) -> None:
     for each in [*fresh.rglob("*"), fresh]:
         descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _sync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
     os.rename(fresh, path)
@@ -335,7 +335,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int) -> None:
+    """Wait until all of an open file is on the disk."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -105,6 +105,21 @@ def test_the_copy_wins_only_with_more_epochs(cell: Cell, address: str, tmp_path:
     assert cell.state()["done"] == 3
 
 
+def test_a_workers_copy_of_the_drivers_journal_stays_away(cell: Cell, address: str, tmp_path: Path) -> None:
+    """What the driver has noted since is not in it; the worker's own file comes."""
+    other = _elsewhere(cell, tmp_path)
+    Store(address, cell).push()
+    Store(address, other).pull()
+    (other.folder / "epochs.jsonl").write_text('{"op": "epoch"}\n')
+    other.update(done=3)
+    Store(address, other).push()
+    with (cell.folder / "tracking.jsonl").open("a") as journal:
+        journal.write('{"op": "tags"}\n')
+    Store(address, cell).pull()
+    assert (cell.folder / "tracking.jsonl").read_text() == '{"op": "epoch"}\n{"op": "tags"}\n'
+    assert (cell.folder / "epochs.jsonl").exists()
+
+
 def test_a_failure_that_is_told_elsewhere_is_heard_and_one_that_is_over_is_not(
     cell: Cell, address: str, tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ _LEFT_OUT = ("lock", "stop.json", "error.txt", "before.pt")
 #: Sent after all others, in this order: who finds a checkpoint finds the journal and the history that belong
 #: to it, and who finds the state finds all of it.
 _LAST = ("best.pt", "last.pt", "weights.pt", "state.json")
+#: Written by whoever drives the training; what a worker was given of them is older.
+_OURS = ("tracking.jsonl", "tracking.sent")
 #: Of no use when the training is over.
 _PASSING = ("best.pt", "last.pt")
 log = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ class Store:
                 there = [name for name in there if name not in _PASSING]
             for name in _in_order(there):
                 missing = not (self.cell.folder / name).exists()
-                if behind or missing or (newer and name == "state.json"):
+                if missing or (behind and name not in _OURS) or (newer and name == "state.json"):
                     self._fetch(name)
         except OSError as error:
             raise self._refused("read", error) from None

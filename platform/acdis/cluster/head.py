@@ -51,6 +51,8 @@ def start(base: Path) -> dict[str, Any]:
         if state:
             return state
         _end(base)  # what is left of one that died half
+        for patch in _folder(base).glob("*.patch"):  # of jobs that died with it
+            patch.unlink(missing_ok=True)
         state = _new_state(_folder(base))
         write_json(_folder(base) / "head.json", state)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from acdis.cluster.resources import DRIVER
-from acdis.files import write_text
+from acdis.files import is_held, locked, write_text
 
 #: A trial waits for its workers, on the head. It asks for no CPU, which they need: two trials that held a
 #: hundredth of a CPU each would keep the second of two one-CPU workers from ever starting.
@@ -38,7 +39,7 @@ def run_all(drive: Drive, jobs: Sequence[Any], at_once: int, base: Path, watch: 
     Raises:
         RuntimeError: Tune itself failed; the message says where its report is.
     """
-    name = f"ablation-{time.time_ns():x}"
+    name = f"ablation-{socket.gethostname()}-{time.time_ns():x}"
     failures: list[BaseException] = []
 
     def fit() -> None:
@@ -50,17 +51,27 @@ def run_all(drive: Drive, jobs: Sequence[Any], at_once: int, base: Path, watch: 
 
     # In a thread, as in `train`: in the main thread Tune takes Ctrl-C for itself.
     tuning = threading.Thread(target=fit, name="ray-tune", daemon=True)
-    tuning.start()
-    try:
-        while tuning.is_alive():
-            tuning.join(1.0)
-            watch()
-    finally:
-        shutil.rmtree(base / "ray" / name, ignore_errors=True)
+    sweep(base / "ray")
+    with locked(base / "ray" / f"{name}.lock", remove=True):
+        tuning.start()
+        try:
+            while tuning.is_alive():
+                tuning.join(1.0)
+                watch()
+        finally:
+            shutil.rmtree(base / "ray" / name, ignore_errors=True)
     if failures:
         report = base / "ablation-error.txt"
         write_text(report, "\n\n".join(str(failure) for failure in failures))
         raise RuntimeError(f"Ray Tune failed with {len(failures)} trials; its report is {report}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what commands that were killed on this host have left of Tune's state."""
+    for lock in folder.glob(f"ablation-{socket.gethostname()}-*.lock"):
+        if not is_held(lock):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def place_of_driver() -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from acdis.dashboard.site import Look, Site
 from acdis.dashboard.store import StoreAwayError
 from acdis.evaluation.statistics import ALPHA
 from acdis.tracking.epochs import epoch_values
-from acdis.tracking.journal import JOURNAL, epochs_of
+from acdis.tracking.journal import EPOCHS, JOURNAL, epochs_of
 
 #: Points of a curve: more than a chart has pixels for.
 POINTS = 300
@@ -52,7 +52,7 @@ def of(site: Site, look: Look) -> History | None:
         folder = None
     read = site.files.read
     if folder is not None:
-        done = read(folder / "history.json", _written, None) or read(folder / JOURNAL, _told, None)
+        done = read(folder / "history.json", _written, None) or _newest(read, folder)
         if done is not None:
             found: History = done
             return found
@@ -62,6 +62,11 @@ def of(site: Site, look: Look) -> History | None:
         return _arrays(_stored(site, look.run.id))
     except StoreAwayError:
         return None
+
+
+def _newest(read: Callable[..., History | None], folder: Path) -> History | None:
+    """While it is trained: the worker's file, or the journal of what an older version has begun."""
+    return read(folder / EPOCHS, _told, None) or read(folder / JOURNAL, _told, None)
 
 
 def _written(path: Path) -> History | None:

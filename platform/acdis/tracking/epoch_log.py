@@ -1,26 +1,39 @@
-"""What a worker tells of a training: epochs, into the journal on disk. It speaks to no server.
+"""What a worker tells of a training: epochs, into a file of its own. It speaks to no server.
 
-Whoever drives the training follows the journal and sends what it says (`runs.RunTracker`): it may be the only
-one that reaches the server, whose address can be the loopback of its host. Imports no MLflow.
+Whoever drives the training takes them over into its journal and sends them (`runs.RunTracker`): it may be the
+only one that reaches the server, whose address can be the loopback of its host. Imports no MLflow.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from acdis.tracking.journal import Journal, encode_values
+from acdis import files
+from acdis.tracking.journal import EPOCHS, encode_values, epochs_of, worker_lines
 
 
 class EpochLog:
-    """The epochs of one cell's journal. Raises OSError for a full disk."""
+    """The epochs of one cell, written by its leading worker alone. Raises OSError for a full disk.
+
+    The file is replaced as a whole: nothing is appended to a file that another host may have open.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._journal = Journal(folder)
-        self._known = {line["step"] for line in self._journal.operations() if line["op"] == "epoch"}
+        self._path = folder / EPOCHS
+        self._lines = list(worker_lines(folder).values())
+        self._latest = max((json.loads(line)["time"] for line in self._lines), default=0)
+        self._known = set(epochs_of(folder))
 
     def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Values at step `epoch`; ignored if the journal has that epoch, also from before a kill."""
-        if epoch not in self._known:
-            self._journal.append("epoch", step=int(epoch), values=encode_values(values))
-            self._known.add(epoch)
+        """Values at step `epoch`; ignored if they are known, also from before a kill."""
+        if epoch in self._known:
+            return
+        self._latest = max(time.time_ns() // 1_000_000, self._latest + 1)  # clocks are set back at times
+        line = {"op": "epoch", "time": self._latest, "step": int(epoch)}
+        text = json.dumps(line | {"values": encode_values(values)}, ensure_ascii=False, allow_nan=False)
+        self._lines.append(f"{text}\n".encode())
+        files.write_bytes(self._path, b"".join(self._lines))
+        self._known.add(epoch)

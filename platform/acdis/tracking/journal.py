@@ -12,27 +12,23 @@ import json
 import logging
 import math
 import os
-import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from acdis import files
 
 JOURNAL = "tracking.jsonl"
 SENT = "tracking.sent"
+#: What a worker tells: a file of its own, since hosts that append to one file on shared storage lose lines.
+EPOCHS = "epochs.jsonl"
 
 #: MLflow's limits for one `log_batch`, and for the length of values (characters).
 MOST_ENTITIES = 1000
 MOST_PARAMS = MOST_TAGS = 100
 LONGEST = {"param": 6000, "tag": 8000}
-
-#: Seconds between attempts while the server is away: doubled from the first to the longest.
-FIRST_PAUSE, LONGEST_PAUSE, PAUSE_WHEN_CLOSING = 0.5, 30.0, 1.0
-#: Seconds between two looks for lines of other writers.
-LOOK = 2.0
 
 Operation = dict[str, Any]
 #: What reading a line or file raises that says anything else than we write.
@@ -53,9 +49,10 @@ class Entity(NamedTuple):
 class Journal:
     """The file `tracking.jsonl` of a cell's folder and, in `tracking.sent`, how far it was sent.
 
-    Appending is one `write` to a file opened for appending: it survives `kill -9` (not a power cut, which
-    may cost the last lines). A last line without its end is cut off when the journal is opened. One process
-    at a time should write; a second one loses nothing, but could log an epoch that the first also logs.
+    Appending is one `write` to a file opened for appending, then onto the disk: it survives `kill -9` and a
+    power cut. A last line without its end is cut off when the journal is opened. One process at a time should
+    write; a second one on this host loses nothing, but could log what the first also logs.
+    The epochs that a worker tells, perhaps on another host, are taken over from its file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,6 +62,7 @@ class Journal:
         self._lock = threading.RLock()
         self._operations: list[Operation] = []
         self._offset = 0
+        self._followed: os.stat_result | None = None
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._repair()
         self._refresh()
@@ -75,7 +73,7 @@ class Journal:
         """Write one operation and return; raises OSError when the disk is full."""
         with self._lock:
             self._refresh()
-            last = self._operations[-1]["time"] if self._operations else 0
+            last = max((line["time"] for line in self._operations[-2:]), default=0)
             # Times must rise: MLflow orders points of one step by them, and clocks are set back at times.
             line = {"op": op, "time": max(time.time_ns() // 1_000_000, last + 1), **content}
             self._write((json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
@@ -110,6 +108,7 @@ class Journal:
         if written != len(line):
             os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise OSError(errno.ENOSPC, "no space left for the tracking journal", str(self.path))
+        files.sync(self._file)
 
     def _repair(self) -> None:
         content = self.path.read_bytes()
@@ -119,6 +118,30 @@ class Journal:
             os.ftruncate(self._file, whole)
 
     def _refresh(self) -> None:
+        self._read()
+        new = self._of_the_worker()
+        if not new:
+            return
+        try:
+            self._write(new)
+        except OSError as error:  # a full disk: who only looks goes on, and the next look tries again
+            log.warning("%s: epochs cannot be taken over now (%s)", self.path, files.reason(error))
+            self._followed = None
+        self._read()
+
+    def _of_the_worker(self) -> bytes:
+        """Lines of its file about epochs that are not known here, as they are: with their times."""
+        try:
+            now = os.stat(self.folder / EPOCHS)
+        except OSError:
+            return b""
+        before, self._followed = self._followed, now
+        if before is not None and (before.st_mtime_ns, before.st_ino) == (now.st_mtime_ns, now.st_ino):
+            return b""
+        known = {line["step"] for line in self._operations if line["op"] == "epoch"}
+        return b"".join(text for step, text in worker_lines(self.folder).items() if step not in known)
+
+    def _read(self) -> None:
         size = os.fstat(self._file).st_size
         if size <= self._offset:
             return
@@ -126,6 +149,17 @@ class Journal:
         whole = content[: content.rfind(b"\n") + 1]
         self._offset += len(whole)
         self._operations += [_parse(line) for line in whole.split(b"\n")[:-1]]
+
+
+def worker_lines(folder: Path) -> dict[int, bytes]:
+    """By epoch, what a worker has told: whole lines; empty where there are none."""
+    try:
+        lines = (folder / EPOCHS).read_bytes().splitlines(keepends=True)
+    except OSError:
+        return {}
+    told = [(line, _parse(line)) for line in lines if line.endswith(b"\n")]
+    found = {line["step"]: text for text, line in reversed(told) if line["op"] == "epoch" and "step" in line}
+    return dict(sorted(found.items()))
 
 
 def _parse(line: bytes) -> Operation:
@@ -153,10 +187,12 @@ def _read_sent(path: Path, lines: int) -> tuple[int, str | None, int]:
 def waiting(folder: Path) -> int:
     """How many lines of the folder's journal were not sent; 0 where there is none. Quick: parses none."""
     try:
-        lines = (folder / JOURNAL).read_bytes().count(b"\n")
+        content = (folder / JOURNAL).read_bytes()
     except OSError:
         return 0
-    return lines - _read_sent(folder / SENT, lines)[0]
+    lines = content.count(b"\n")
+    untaken = len(worker_lines(folder)) - content.count(b'"op": "epoch"')
+    return lines - _read_sent(folder / SENT, lines)[0] + max(0, untaken)
 
 
 def run_of(folder: Path) -> str | None:
@@ -165,20 +201,21 @@ def run_of(folder: Path) -> str | None:
 
 
 def epochs_of(folder: Path) -> dict[int, dict[str, float]]:
-    """What the folder's journal has about each epoch, under MLflow's names; for who only reads.
+    """What worker and driver have written about each epoch, under MLflow's names; for who only reads.
 
     It is whole while the training runs and after a kill, whatever the server does.
     """
     try:
         lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1]
     except OSError:
-        return {}
-    told = [_parse(line) for line in lines if b'"epoch"' in line]
-    return {
+        lines = []
+    told = [_parse(line) for line in [*lines, *worker_lines(folder).values()] if b'"epoch"' in line]
+    found = {
         int(line["step"]): {key: float(value) for key, value in line["values"].items()}
         for line in reversed(told)  # the first word on an epoch counts
         if line["op"] == "epoch"
     }
+    return dict(sorted(found.items()))
 
 
 def encode_values(values: Mapping[str, float]) -> dict[str, float | str]:
@@ -242,87 +279,3 @@ def chunks(batch: Sequence[Entity]) -> Iterator[list[Entity]]:
         count[entity.kind] += 1
     if chunk:
         yield chunk
-
-
-class Destination(Protocol):
-    """Where a journal's lines go."""
-
-    address: str
-
-    def send_some(self) -> None:
-        """Send the next lines and mark them in the journal; raises whatever keeps it from that."""
-
-    def without_password(self, text: str) -> str:
-        """`text` as it may be logged."""
-
-
-class Sender(threading.Thread):
-    """Sends the journal's lines in order, and waits with growing pauses while that fails.
-
-    Also those that another process writes, such as a worker on another host: it looks every `LOOK` seconds.
-    """
-
-    def __init__(self, journal: Journal, remote: Destination) -> None:
-        super().__init__(name="acdis-tracking", daemon=True)
-        self._journal, self._remote = journal, remote
-        self._changed = threading.Condition()
-        self._stopped = self._hurried = False
-        self._failures = 0
-
-    def wake(self) -> None:
-        """There is something new to send."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def drain(self, timeout: float) -> int:
-        """Wait until all is sent, at most `timeout` seconds; the number of lines that are not."""
-        with self._changed:
-            self._hurried = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._journal.unsent() or not self.is_alive(), timeout)
-            self._hurried = False
-        return self._journal.unsent()
-
-    def stop(self) -> None:
-        """End the thread; a call that hangs is left behind, it dies with the process."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        self.join(timeout=1.0)
-
-    def run(self) -> None:
-        """The thread: send while there is something to send."""
-        while True:
-            with self._changed:
-                while not (self._stopped or self._journal.unsent() > 0):
-                    self._changed.wait(LOOK)
-                if self._stopped:
-                    return
-            try:
-                self._remote.send_some()
-            except Exception as error:  # whatever a network, a driver or a server does: training goes on
-                self._failed(error)
-            else:
-                self._succeeded()
-
-    def _succeeded(self) -> None:
-        if self._failures:
-            log.info("tracking: %s answers again", self._remote.address)
-        self._failures = 0
-        with self._changed:
-            self._changed.notify_all()
-
-    def _failed(self, error: Exception) -> None:
-        if not self._failures:
-            reason = self._remote.without_password(" ".join(str(error).split())[:300])
-            log.warning("tracking: %s cannot be used now; kept on disk: %s", self._remote.address, reason)
-        self._failures += 1
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures - 1, 10)) * random.uniform(0.7, 1.0)
-        start = time.monotonic()
-        with self._changed:
-            while not self._stopped:
-                limit = min(pause, PAUSE_WHEN_CLOSING) if self._hurried else pause
-                left = start + limit - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from acdis.tracking import check_uri, default_uri, open_store
-from acdis.tracking.journal import Journal, Operation, Sender, encode_values
+from acdis.tracking.journal import Journal, Operation, encode_values
 from acdis.tracking.remote import CELL_TAG, STATUSES, Remote
+from acdis.tracking.sender import Sender
 
 __all__ = ["RunTracker", "check_uri", "default_uri", "open_store"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.ablation.pace import clock
-from acdis.ablation.store import store_of
+from acdis.ablation.store import remove_runs, store_of
 from acdis.cluster.train import Job, TrainingFailed, TrainingStopped
 from acdis.config import Experiment
 from acdis.errors import UserError
@@ -42,6 +42,7 @@ def complete(job: Job, tags: dict[str, str], train: Callable[[], None], say: Say
         store.begin()
     before = cell.state()
     if is_finished(cell, job.evaluation, bool(job.inputs.test)):
+        remove_runs(job.experiment.scaling.storage, job.base, cell)  # of a driver that was killed at the end
         say("it is trained and scored already; nothing is trained again, this is what came out:")
     else:
         with tracker_of(job, running=True) as tracker:  # it sends what the workers write meanwhile
