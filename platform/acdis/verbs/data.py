@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -15,6 +14,7 @@ from acdis.data.inputs import expanded, find_cases, notes_of, prepare_cases
 from acdis.data.problems import gathered
 from acdis.data.strata import Stratum
 from acdis.errors import UserError
+from acdis.files import write_text
 from acdis.verbs.progress import Display
 
 
@@ -122,21 +122,11 @@ def draw_folds(paths: list[Path], count: int, seed: int, out: Path, overrides: l
         for number, test in enumerate(parts):
             train = sorted({name for part in parts for name in part} - set(test))
             for part, names in (("train", train), ("test", test)):
-                _write_list(out / f"fold{number}_{part}.txt", names)
+                write_text(out / f"fold{number}_{part}.txt", "\n".join(names) + "\n")
         sizes = ", ".join(str(len(part)) for part in parts)
         display.say(
             f"{count} folds of {len(set(patients.values()))} patients in {out}: {sizes} scans to test on"
         )
-
-
-def _write_list(path: Path, names: Sequence[str]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(names) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder by --out"
-        ) from None
 
 
 def prepare(path: Path | None, root: Path, overrides: list[str]) -> None:
