@@ -185,8 +185,8 @@ def publish(fresh: Path, path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that were killed have left half written; files of living ones stay."""
-    for left in (*folder.glob(f".*{HALF}"), *folder.glob(".state.json.*")):  # those of older versions
+    """Remove what killed writers have left half written below `folder`; files of living ones stay."""
+    for left in (*folder.rglob(f".*{HALF}"), *folder.glob(".state.json.*")):  # those of older versions
         with contextlib.suppress(OSError), left.open("r+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()

@@ -265,11 +265,13 @@ def test_who_trains_a_cell_is_named(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_half_written_is_swept_by_the_next(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
     (tmp_path / ".0123456789abcdef.part").write_text("half")
+    (tmp_path / "evaluations" / "e").mkdir(parents=True)
+    (tmp_path / "evaluations" / "e" / ".fedcba9876543210.part").write_text("half")
     (tmp_path / ".state.json.4711").write_text("half, of an older version")
     with files.replacing(tmp_path / "roles.json") as stream:  # of somebody who lives
         with cell.alone():
             assert not list(tmp_path.glob(".state*"))
-            assert not (tmp_path / ".0123456789abcdef.part").exists()
+            assert len(list(tmp_path.rglob(".*.part"))) == 1
         stream.write(b"{}")
     assert cell.roles() == []
 

@@ -61,6 +61,16 @@ def test_status_and_report(copy: Path, ablated: Any) -> None:
 
 
 @pytest.mark.ray
+def test_no_file_says_where_the_home_is(ablated: Any) -> None:
+    """But MLflow's store, whose addresses are rewritten."""
+    place = str(ablated.base).encode()
+    every = [path for path in ablated.base.rglob("*") if path.is_file()]
+    assert len(every) > 50
+    named = {path.name for path in every if place in path.read_bytes()}
+    assert named <= {"mlflow.db", "dashboard.log"}
+
+
+@pytest.mark.ray
 @pytest.mark.usefixtures("untouched")
 def test_what_cannot_be_written_is_one_line(copy: Path, ablated: Any) -> None:
     for words in (

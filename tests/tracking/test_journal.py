@@ -98,7 +98,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
     journal.append("tags", values={"a": "1"})
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:10]))
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OSError, match="No space left"):
         journal.append("tags", values={"b": "2"})
     monkeypatch.undo()
     journal.append("tags", values={"c": "3"})

@@ -22,7 +22,9 @@ from acdis.errors import UserError
 from acdis.evaluation.records import Record, write_parquet
 from acdis.report.forms import RENDERERS
 from acdis.tracking import patch
+from acdis.tracking.epoch_log import EpochLog
 from acdis.verbs import specs
+from acdis.verbs.ablate import Request, ablate
 from acdis.verbs.report import Wanted, report
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
@@ -334,6 +336,29 @@ def test_a_torn_file_is_named_and_the_others_are_reported(
         else:
             (cell / name).write_bytes(before)
     assert _printed(capsys, Wanted([spec])) == whole
+
+
+def test_ablate_names_what_is_torn_and_goes_on(
+    ablation: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, base = ablation
+    overrides = [f"tracking.uri=sqlite:///{base}/mlflow.db"]
+    torn, *others = [cells.Cell(folder.parent) for folder in sorted(base.glob("cells/*/evaluations"))]
+    for cell in (torn, *others):
+        cell.weights.write_text("weights")
+    log = EpochLog(torn.folder)
+    log.log_epoch(1, {"train/loss": 1.0, "learning_rate": 1e-4, "epoch_seconds": 2.0})
+    names = ("roles.json", "config.yaml", "lineage.json", "history.json")
+    for name in names:
+        (torn.folder / name).write_bytes(b"")
+    look = ablate(Request([spec], None, overrides, seeds=[0, 1]))
+    assert look.startswith("dashboard: ")
+    told = [f"{torn.folder / name}: is damaged (it is empty)" for name in names]
+    assert [caplog.text.count(each) for each in told] == [1, 1, 1, 1]
+    assert torn.damage() == []
+    assert [role["seed"] for role in torn.roles()] != []
+    assert [entry["epoch"] for entry in torn.history()] == [1]
+    assert torn.lineage()["tags"] == {}
 
 
 def test_wrong_words(tmp_path: Path, ablation: tuple[Path, Path]) -> None:

@@ -147,5 +147,5 @@ def test_a_torn_history_is_written_again_from_the_journal(cell: Cell, left: byte
         told.log_epoch(entry["epoch"], epoch_values(entry))
     if left is not None:
         (cell.folder / "history.json").write_bytes(left)
-    assert publish._history(cell) == history
+    assert publish.history(cell) == history
     assert cell.history() == history

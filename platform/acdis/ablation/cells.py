@@ -22,6 +22,7 @@ from acdis.errors import UserError
 _DATA_KEYS = ("spacing", "min_size", "background", "crop", "lesion_crops", "augmentation")
 #: Seconds that a training waits for a cell which is held: who asks `busy` has it for a moment.
 PATIENCE = 1.0
+STATE_LOCK = ".state.lock"
 log = logging.getLogger(__name__)
 
 
@@ -105,7 +106,7 @@ class Cell:
 
         A damaged state gives way: what it said is lost already, and the cell's weights do not depend on it.
         """
-        with files.locked(self.folder / ".state.lock", remove=True):
+        with files.locked(self.folder / STATE_LOCK, remove=True):
             try:
                 before = self.state()
             except notes.DamagedError as error:
@@ -199,6 +200,13 @@ def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any
         cell.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.UnwritableError(cell.folder, error) from None
+    if damage.find(cell.folder) or not (cell.folder / "config.yaml").exists():
+        with files.locked(cell.folder / STATE_LOCK, remove=True):  # another may be at it, or has just been
+            _write_what_lacks(cell, experiment, details)
+    return cell
+
+
+def _write_what_lacks(cell: Cell, experiment: Experiment, details: dict[str, Any]) -> None:
     for problem in damage.move_aside(cell.folder):
         log.warning("%s", problem)
     if not (cell.folder / "lineage.json").exists():
@@ -206,7 +214,6 @@ def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any
         files.write_json(cell.folder / "lineage.json", details | ({"tags": {}} if begun else {}))
     if not (cell.folder / "config.yaml").exists():
         files.write_text(cell.folder / "config.yaml", config.dump(experiment))
-    return cell
 
 
 def borrowed(base: Path, cell: Cell) -> Cell:

@@ -14,7 +14,7 @@ from acdis.ablation.cells import Cell
 from acdis.ablation.store import Store, store_of
 from acdis.config import Experiment
 from acdis.errors import UserError
-from acdis.files import write_json
+from acdis.files import UnwritableError, write_json
 from acdis.tracking.epoch_log import EpochLog
 from acdis.tracking.epochs import epoch_values
 from acdis.version import __version__
@@ -55,6 +55,8 @@ def run(job: dict[str, Any]) -> str | None:
     except _AskedToStop as asked:
         if group.leads:
             cell.update(status="stopped", reason=str(asked))
+    except UnwritableError:
+        raise  # a full disk, or storage that is away: Ray starts the workers again
     except (Diverged, UserError) as error:
         # The same input would fail again, so Ray must not restart it: the driver reads the reason. With
         # several workers the others may be waiting for this one, and only a crash ends them.

@@ -91,6 +91,7 @@ def _make_folders(cache: Path) -> None:
         raise UserError(
             f"{cache}: cannot be created ({files.reason(error)}); choose another folder for the cache"
         ) from None
+    files.sweep(cache / ".hashes")
     for left in cache.glob(".tmp-*"):
         with suppress(OSError):  # another process may be quicker
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:

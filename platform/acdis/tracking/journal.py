@@ -104,11 +104,14 @@ class Journal:
             self.sent, self.run, self.skipped = 0, None, 0
 
     def _write(self, line: bytes) -> None:
-        written = os.write(self._file, line)
-        if written != len(line):
-            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-            raise OSError(errno.ENOSPC, "no space left for the tracking journal", str(self.path))
-        files.sync(self._file)
+        try:
+            written = os.write(self._file, line)
+            if written != len(line):
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            files.sync(self._file)
+        except OSError as error:
+            raise files.UnwritableError(self.path, error) from None
 
     def _repair(self) -> None:
         content = self.path.read_bytes()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acdis.files import write_bytes, write_json, write_text
+from acdis.files import sweep, write_bytes, write_json, write_text
 from acdis.tracking.journal import JOURNAL, run_of, waiting
 from acdis.tracking.orphans import allowed, close_orphans, held, specs
 from acdis.tracking.remote import SPEC_TAG
@@ -52,6 +52,7 @@ class SpecTracker:
         self._spec = spec
         self._title = spec
         self._lock = held(self.folder)
+        sweep(self.folder)
         self._tracker = RunTracker(self.folder, uri, experiment, spec, spec, tag=SPEC_TAG)
 
     def begin(

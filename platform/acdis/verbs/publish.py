@@ -60,20 +60,19 @@ def pictures(evaluation: Path) -> list[Path]:
 
 def curves(tracker: RunTracker, cell: Cell) -> None:
     """Learning curves and history; epochs that MLflow has not heard of are sent."""
-    history = _history(cell)
-    for entry in history:
+    epochs = history(cell)
+    for entry in epochs:
         tracker.log_epoch(entry["epoch"], epoch_values(entry))
-    figures.learning_curves(cell.folder / "curves.png", history, cell.name)
+    figures.learning_curves(cell.folder / "curves.png", epochs, cell.name)
     for name in ("curves.png", "history.json"):
         tracker.log_artifact(cell.folder / name, "training")
 
 
-def _history(cell: Cell) -> list[dict[str, Any]]:
+def history(cell: Cell) -> list[dict[str, Any]]:
     """A history that is damaged or gone is written again, from the journal."""
     with contextlib.suppress(DamagedError):
-        history = cell.history()
-        if history:
-            return history
+        if known := cell.history():
+            return known
     epochs = [history_entry(epoch, values) for epoch, values in sorted(epochs_of(cell.folder).items())]
     if epochs:
         write_json(cell.folder / "history.json", {"epochs": epochs})

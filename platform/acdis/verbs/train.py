@@ -19,6 +19,7 @@ from acdis.tracking import chosen_uri, public
 from acdis.tracking.lineage import lineage
 from acdis.tracking.patch import of_this_run
 from acdis.tracking.runs import check_uri, default_uri
+from acdis.verbs import publish
 from acdis.verbs.cell import complete, evaluation_folder, projection, tracking_of
 from acdis.verbs.progress import Display
 from acdis.verbs.specs import prepare
@@ -54,6 +55,8 @@ def job_of(experiment: Experiment, inputs: Inputs, base: Path, tags: dict[str, s
     cell = cells.create(
         base, name, experiment, {"tags": tags, "splits": split_names(inputs), **learned_from(inputs)}
     )
+    if cell.weights.exists() and not (cell.folder / "history.json").exists():
+        publish.history(cell)
     if not (cell.folder / CHANGES).exists():
         files.write_text(cell.folder / CHANGES, of_this_run())
     evaluation = evaluation_folder(cell, experiment, inputs.test_fingerprint)
