@@ -134,9 +134,7 @@ def evaluation(method: Method, options: argparse.Namespace, device: torch.device
     seconds = statistics.median(roofline.timed(predict, device) for _ in range(3)) / options.measured
     with torch.no_grad():
         crop = torch.randn(1, 4, *window, device=device)
-        flops = roofline.count(
-            lambda: method.decode_subsets(method.encode(crop), sliding.subset_masks().to(device))
-        )
+        flops = roofline.count(lambda: method.decode_subsets(method.encode(crop), sliding.subset_masks()))
     return {
         "window_seconds": seconds,
         "case_seconds": seconds * options.windows,

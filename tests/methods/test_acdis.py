@@ -89,13 +89,13 @@ def test_what_is_not_active_yet_stays_bit_for_bit_and_what_is_moves(mfsb):
     assert still == []
 
 
-def test_a_synthesiser_that_no_sample_needs_keeps_its_weights():
+def test_a_synthesiser_that_no_sample_needs_learns_nothing():
+    """It takes part, so that every step does the same: its gradient is there, and 0 to the bit."""
     method = build()
-    before = copy.deepcopy(method.state_dict())
-    train(method, epochs=(5,), rows=((1, 0, 1, 1), (1, 0, 1, 1)))  # only T1ce is missing
+    summed(method(make_batch(((1, 0, 1, 1), (1, 0, 1, 1))), 5)).backward()  # only T1ce is missing
     for name, parameter in method.named_parameters():
         idle = name.startswith("synthesisers.") and not name.startswith("synthesisers.1.")
-        assert torch.equal(parameter, before[name]) == idle, name
+        assert bool(parameter.grad.any()) != idle, name
 
 
 def test_the_sixth_map_can_be_held_back():
@@ -247,7 +247,7 @@ def test_a_batch_that_lacks_nothing_has_finite_terms_and_gradients(over):
     terms = method(make_batch(((1, 1, 1, 1), (1, 1, 1, 1))), 2)
     if over == "missing":
         synthesis = [term for named in terms.values() for name, term in named.items() if "seg" not in name]
-        assert [float(term) for term in synthesis if not term.requires_grad] == [0.0] * 6
+        assert [float(term) for term in synthesis if not float(term)] == [0.0] * 6
     summed(terms).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
 

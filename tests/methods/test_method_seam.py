@@ -1,5 +1,6 @@
 """What every registered method must do. A new method adds `tiny/<name>.yaml` and is tested by this file."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from acdis import methods
 from acdis.config import Training
 from acdis.errors import UserError
 from acdis.losses.segmentation import straight_through
-from acdis.methods.base import Batch
+from acdis.methods.base import Batch, initialise_by_name
 from acdis.networks.unet import set_checkpointing
 from acdis.vocabulary import SUBSETS, subset_mask
 
@@ -121,6 +122,37 @@ def test_all_randomness_comes_from_the_batch(name, options):
         results.append(step(method, make_batch()))
         assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@every_method
+def test_first_weights_follow_seed_and_name(name, options):
+    """One number is drawn; whatever a constructor draws beside it counts for nothing."""
+    torch.manual_seed(3)
+    number = torch.randint(2**63 - 1, ())
+    after = torch.rand(2)
+    torch.manual_seed(3)
+    one = methods.build(name, **options)
+    assert torch.equal(torch.rand(2), after)
+    assert all(value.isfinite().all() for value in one.state_dict().values())
+    torch.manual_seed(4)
+    other = methods.build(name, **options)
+    drawn = [key for key, value in one.named_parameters() if value.unique().numel() > 1]
+    assert drawn
+    assert all(not torch.equal(one.state_dict()[key], other.state_dict()[key]) for key in drawn)
+    initialise_by_name(other, int(number))
+    assert all(torch.equal(one.state_dict()[key], value) for key, value in other.state_dict().items())
+
+
+@every_method
+def test_nothing_is_read_from_the_device(name, options, monkeypatch):
+    """On meta tensors a read has no answer: `encode`, `decode` and `decode_subsets` make none."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know this device
+    method = build(name, options).eval().to("meta")
+    images = torch.empty(2, 4, SIDE, SIDE, SIDE, device="meta")
+    with torch.no_grad():
+        features = method.encode(images, origin=torch.zeros(2, 3, dtype=torch.long, device="meta"))
+        assert method.decode(features, torch.empty(2, 4, dtype=torch.bool, device="meta")).shape[0] == 2
+        assert method.decode_subsets(features, MASKS).shape[:2] == (15, 2)
 
 
 @every_method
@@ -275,6 +307,8 @@ def test_checkpointing_gives_the_same_step(name, options):
 @pytest.mark.parametrize("rows", [((1, 0, 1, 0), (0, 1, 0, 1)), ((1, 1, 1, 1), (0, 0, 0, 1))])
 def test_a_batch_of_two_is_the_average_of_two_batches_of_one(name, options, rows):
     """With the Dice sums of both: what DDP and accumulation rely on. Float64 keeps the rounding small."""
+    if methods.validate(name, options).whole_batch():
+        pytest.skip("its samples see each other's statistics, so accumulation is refused")
     batch = make_batch(rows, torch.float64)
     halves = [
         replace(

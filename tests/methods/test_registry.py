@@ -50,6 +50,7 @@ def test_defaults_are_the_method_of_the_paper():
         "base_width": 16,
         "levels": 4,
         "padding": "zeros",
+        "norm": "instance",
         "afeb": "afeb",
         "afeb_attention": "all",
         "afeb_tokens": 10,
@@ -133,3 +134,17 @@ def test_wrong_options_are_one_clear_line(options, message):
 def test_unknown_method():
     with pytest.raises(UserError, match=r"method\.name: unknown method 'acdi'; did you mean 'acdis'\?"):
         methods.build("acdi")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "words"),
+    [
+        ({"accumulation": 2}, r"scaling\.accumulation 2: method\.options\.norm 'batch' .* set it to 1"),
+        ({"workers": 2, "min_workers": 1}, r"scaling\.min_workers 1: fewer workers .* leave it out"),
+    ],
+)
+def test_batch_norm_refuses_pieces_of_a_batch(scaling, words):
+    tree = {"scaling": scaling, "training": {"batch_size": 4}}
+    methods.resolve(config.parse(tree, "test"))
+    with pytest.raises(UserError, match=words):
+        methods.resolve(config.parse(tree | {"method": {"options": {"norm": "batch"}}}, "test"))

@@ -48,7 +48,7 @@ def train(group, experiment, cases, folder, until=None):
 
 
 def gradients(group, experiment, cases, epoch, available, dtype):
-    """Terms and gradients of the first batch, its samples made to have the rows of `available`.
+    """Terms and gradients of the first batch (with running statistics), its samples having `available`.
 
     Half of the first sample is lesion and nothing of the others: a share's Dice is far from the batch's.
     """
@@ -67,7 +67,8 @@ def gradients(group, experiment, cases, epoch, available, dtype):
     samples = replace(drawn, images=drawn.images.to(dtype), labels=labels, available=rows)
     run.model.train()
     terms = accumulate(run, samples, epoch)
-    return terms, {name: parameter.grad for name, parameter in run.method.named_parameters()}
+    moved = {name: value for name, value in run.method.named_buffers() if value.is_floating_point()}
+    return terms, moved | {name: parameter.grad for name, parameter in run.method.named_parameters()}
 
 
 class Pooling(Method):

@@ -123,7 +123,8 @@ def test_the_callers_random_state_does_not_matter(small):
 
 
 def test_preflight_leaves_no_trace(small, three, tmp_path):
-    run = loop.begin(small(synthesis_start=1), tmp_path, Group())
+    """Nor in the running statistics of batch norm."""
+    run = loop.begin(small(synthesis_start=1, norm="batch"), tmp_path, Group())
     before = {name: value.clone() for name, value in run.method.state_dict().items()}
     projection = preflight.project(run, three)
     after = run.method.state_dict()
@@ -228,7 +229,8 @@ class Feedback(ACDIS):
 
 def test_own_optimiser_schedule_and_feedback_resume_to_the_last_bit(small, entries, tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "build", lambda name, **options: Feedback(methods.validate(name, options)))
-    experiment = small({"training.epochs": 3, "training.iterations": 2, "training.validate_every": 50})
+    settings = {"training.epochs": 3, "training.iterations": 2, "training.validate_every": 50}
+    experiment = small(settings, norm="batch")
     cases = loop.Cases(entries[:3], entries[3:4])
 
     def stop(event):

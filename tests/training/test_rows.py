@@ -9,6 +9,7 @@ import yaml
 from acdis import config
 from acdis.ablation import spec
 from acdis.ablation.members import decide
+from acdis.training import loop
 
 TABLES = ("table2", "table3")
 
@@ -44,6 +45,24 @@ def trained(rows, finish, three, tmp_path_factory):
 def test_the_tables_have_eleven_different_cells(rows):
     """Six rows and six, one of which stands in both."""
     assert len(rows) == 11
+
+
+def test_rows_begin_alike(rows):
+    """Whatever two rows share by name and kind starts from the same values: seeds pair the rows."""
+    built = {name: loop.new_method(experiment) for name, experiment in rows.items()}
+    for (one, first), (other, second) in combinations(built.items(), 2):
+        others = dict(second.named_modules())
+        alike = [
+            name
+            for name, module in first.named_modules()
+            if type(others.get(name)) is type(module)
+            and [p.shape for p in module.parameters(recurse=False)]
+            == [p.shape for p in others[name].parameters(recurse=False)]
+        ]
+        assert any(name.startswith("encoders.3") for name in alike)
+        for name in alike:
+            for key, value in first.get_submodule(name).named_parameters(recurse=False):
+                assert torch.equal(value, second.get_submodule(name).get_parameter(key)), (one, other, name)
 
 
 def test_ranks_end_with_equal_weights(trained):

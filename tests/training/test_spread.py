@@ -26,6 +26,8 @@ VARIANTS = {
     "all losses fp64": (True, torch.float64, LATE, 1e-6, 1e-10),  # terms are kept in fp32
     "waiting fp64": (True, torch.float64, 0, 1e-6, 1e-10),
 }
+#: Its statistics run over all ranks, so a batch cannot be had in pieces: over ranks alone, also unevenly.
+BATCH_NORM = {"batch norm fp64": (True, torch.float64, LATE, 1e-6, 1e-10)}
 
 
 #: Sizes of the pieces of a batch of five, per rank.
@@ -37,10 +39,11 @@ def task(small, three, all_losses):
     """The task of a variant, with the batch in so many pieces per process."""
 
     def build(variant, accumulation, workers=1, available=AVAILABLE):
-        every, dtype, epoch, *_ = VARIANTS[variant]
+        every, dtype, epoch, *_ = (VARIANTS | BATCH_NORM)[variant]
         settings = {"training.batch_size": len(available), "scaling.accumulation": accumulation}
         settings["scaling.workers"] = workers
-        experiment = small({**settings, **TINY}, **(all_losses if every else {}))
+        norm = {"norm": "batch"} if variant in BATCH_NORM else {}
+        experiment = small({**settings, **TINY}, **(all_losses if every else {}), **norm)
         arguments = {"experiment": experiment, "cases": three, "epoch": epoch}
         return "gradients", {**arguments, "available": available, "dtype": dtype}
 
@@ -63,6 +66,8 @@ def two_ranks(tmp_path_factory, task, one_step_each, finish, small, three):
     names += [(variant, how) for variant in VARIANTS for how in UNEVEN]
     tasks += [task(variant, 1, UNEVEN[how], ODD) for variant in VARIANTS for how in UNEVEN]
     experiment = small({**TINY, "training.epochs": 2}, synthesis_start=1)
+    names += [(variant, rows) for variant in BATCH_NORM for rows in (len(AVAILABLE), len(ODD))]
+    tasks += [task(variant, 1, 1, rows) for variant in BATCH_NORM for rows in (AVAILABLE, ODD)]
     names += [("pooled", str(cuts)) for cuts in CUTS]
     tasks += [("pooled", {"count": 5, "cuts": cuts}) for cuts in CUTS]
     tasks += [one_step_each, ("train", {"experiment": experiment, "cases": three, "folder": folder / "run"})]
@@ -90,7 +95,7 @@ def alone(child, task):
 def compare(variant, one, other):
     """(terms, gradients) against each other."""
     (terms, gradients), (other_terms, other_gradients) = one, other
-    _, _, _, of_terms, of_gradients = VARIANTS[variant]
+    _, _, _, of_terms, of_gradients = (VARIANTS | BATCH_NORM)[variant]
     assert terms.keys() == other_terms.keys()
     for name, value in terms.items():
         assert other_terms[name] == pytest.approx(value, rel=of_terms), name
@@ -115,6 +120,18 @@ def test_two_ranks(variant, accumulation, alone, two_ranks):
     terms = {name: sum(result[0][name] for result in results) / 2 for name in results[0][0]}
     for _, gradients in results:
         compare(variant, alone(variant), (terms, gradients))
+
+
+@pytest.mark.parametrize("variant", BATCH_NORM)
+@pytest.mark.parametrize("rows", [AVAILABLE, ODD], ids=["even", "uneven"])
+def test_batch_statistics_over_two_ranks(variant, rows, alone, two_ranks):
+    """Terms, gradients and running statistics are those of the whole batch on one process."""
+    results = two_ranks[variant, len(rows)]
+    terms = {name: sum(result[0][name] for result in results) / 2 for name in results[0][0]}
+    expected = alone(variant, available=rows)
+    assert any(name.endswith("running_var") for name in expected[1])
+    for _, gradients in results:
+        compare(variant, expected, (terms, gradients))
 
 
 @pytest.mark.parametrize("cuts", [[[5]], [[3, 2]], [[1] * 5], *CUTS], ids=str)

@@ -110,7 +110,7 @@ def predict(
     with torch.no_grad(), _evaluating(method), mixed:
         for done in range(0, len(starts), share.windows):
             places = [_place(start, window) for start in starts[done : done + share.windows]]
-            _add_windows(total, places, method, padded, corner, subsets.to(device), share.subsets)
+            _add_windows(total, places, method, padded, corner, device, subsets, share.subsets)
             for place in places:
                 counts[place] += 1
             if progress is not None:
@@ -153,14 +153,15 @@ def _add_windows(
     method: Method,
     images: Tensor,
     corner: Sequence[int],
+    device: torch.device,
     subsets: Tensor,
     chunk: int,
 ) -> None:
     """Add the softmax of some windows, all subsets, to `total` [S, 4, D, H, W]."""
     crops = torch.stack([images[(slice(None), *place)] for place in places])
     starts = [[side.start + at for side, at in zip(place, corner, strict=True)] for place in places]
-    origin = torch.tensor(starts, device=subsets.device)
-    features = method.encode(crops.to(subsets.device, torch.float32), origin=origin)
+    origin = torch.tensor(starts, device=device)
+    features = method.encode(crops.to(device, torch.float32), origin=origin)
     for first in range(0, len(subsets), chunk):
         part = subsets[first : first + chunk]
         logits = method.decode_subsets(features, part)

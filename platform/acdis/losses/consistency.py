@@ -27,8 +27,6 @@ from acdis.losses import Reduction, full_precision, precision, reduce_samples, s
 from acdis.losses.local_windows import Block, blocks
 
 EPSILON = 1e-6
-#: A window with a smaller σ may be flat; whether it is, its features say.
-_SUSPECT = 1e-5
 
 
 def variance_loss(
@@ -227,20 +225,12 @@ def _gradient(block: Block, f_m: Tensor, aux: Tensor, d_sigma: Tensor | None, d_
 
 def _spread(block: Block, f: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Deviations of the sigmoid features, [B, windows, n, C], and their unbiased σ, [B, windows, C]."""
-    deviations = _deviations(_sigmoid(block, f, dtype))
-    sigma = deviations.square().sum(2).div_(block.voxels - 1).sqrt_()
-    return deviations, _exactly_flat(block, f, sigma)
-
-
-def _exactly_flat(block: Block, f: Tensor, sigma: Tensor) -> Tensor:
-    """σ with 0 where a window's features are all equal, which rounding alone would leave at some 1e-8."""
-    suspects = (sigma < _SUSPECT).nonzero(as_tuple=True)
-    if len(suspects[0]):
-        b, w, c = suspects
-        features = _windows(block, f)[b, w, :, c]
-        flat = (features == features[:, :1]).all(dim=1)
-        sigma[b[flat], w[flat], c[flat]] = 0
-    return sigma
+    features = _windows(block, f)
+    # Looked at in every window, not only in suspects: a search would wait for the device. By a sum, which
+    # takes a tenth of what comparing takes.
+    flat = (features - features[:, :, :1]).abs_().sum(2, dtype=dtype) == 0
+    deviations = _deviations(features.to(dtype, copy=f.dtype == dtype).sigmoid_())
+    return deviations, deviations.square().sum(2).div_(block.voxels - 1).sqrt_().masked_fill_(flat, 0)
 
 
 def _covariance(block: Block, m: Tensor, sigma_m: Tensor, aux: Tensor, sigma_aux: Tensor) -> Tensor:

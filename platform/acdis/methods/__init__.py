@@ -31,13 +31,24 @@ def names() -> tuple[str, ...]:
 
 
 def build(name: str, **options: Any) -> Method:
-    """A freshly initialised method (from torch's global random state) with its options.
+    """A freshly initialised method with its options.
+
+    One number is drawn from torch's global generator; it and a module's qualified name decide the module's
+    first values.
 
     Raises:
         UserError: no such method, an unknown option, a wrong value, or an option without effect.
     """
-    module = _module(name)
-    method: Method = module.model()(validate(name, options))
+    import torch
+
+    from acdis.methods.base import initialise_by_name
+
+    module, valid = _module(name), validate(name, options)
+    seed = int(torch.randint(2**63 - 1, ()))
+    before = torch.get_rng_state()
+    method: Method = module.model()(valid)
+    torch.set_rng_state(before)  # what torch's own constructors have drawn
+    initialise_by_name(method, seed)
     return method
 
 
@@ -69,8 +80,25 @@ def resolve(experiment: config.Experiment, given: Collection[str] | None = None)
     options = validate(choice.name, choice.options, given)
     for key, reason in options.too_short(experiment.training.epochs).items():
         raise config.InvalidError([(("method", "options", key), f"method.options.{key}: {reason}")])
+    _check_pieces(experiment.scaling, options.whole_batch())
     method = config.MethodChoice(name=choice.name, options=options.written())
     return experiment.model_copy(update={"method": method})
+
+
+def _check_pieces(scaling: config.Scaling, option: str | None) -> None:
+    """Statistics over the batch cannot be had piece by piece."""
+    if option is None:
+        return
+    why = f"{option} takes its statistics over the whole batch at once"
+    if scaling.accumulation > 1:
+        phrase = f"scaling.accumulation {scaling.accumulation}: {why}; set it to 1"
+        raise config.InvalidError([(("scaling", "accumulation"), phrase)])
+    if scaling.least < scaling.workers:
+        phrase = (
+            f"scaling.min_workers {scaling.least}: fewer workers would take the batch in pieces, and {why}; "
+            "leave it out"
+        )
+        raise config.InvalidError([(("scaling", "min_workers"), phrase)])
 
 
 def version(name: str) -> int:

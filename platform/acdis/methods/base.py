@@ -17,6 +17,7 @@ from acdis.config import Training
 from acdis.errors import UserError
 from acdis.methods.options import MethodOptions
 from acdis.networks.modalities import Levels
+from acdis.networks.unet import initialise
 from acdis.vocabulary import SUBSETS, subset_mask
 
 #: {optimiser: {term: scalar}}
@@ -101,9 +102,13 @@ class Method(nn.Module, ABC):
         """Logits `[B, 4 classes, D, H, W]` from what `encode` gave and `available`, bool `[B, 4]`."""
 
     def decode_subsets(self, features: Any, subsets: Tensor) -> Tensor:
-        """Logits `[S, B, 4 classes, D, H, W]` for subsets, bool `[S, 4]`, each given to the whole batch."""
-        B = self.batch_size(features)
-        return torch.stack([self.decode(features, subset.expand(B, -1)) for subset in subsets])
+        """Logits `[S, B, 4 classes, D, H, W]` for subsets, each given to the whole batch.
+
+        Args:
+            subsets: bool `[S, 4]` on the CPU, wherever the features are: reading it makes no device wait.
+        """
+        B, device = self.batch_size(features), next(self.parameters(), subsets).device
+        return torch.stack([self.decode(features, subset.expand(B, -1).to(device)) for subset in subsets])
 
     def modality_features(self, features: Any) -> Levels:
         """Each modality's own features, from what `encode` gave, for figures; empty where there are none."""
@@ -131,6 +136,13 @@ class Method(nn.Module, ABC):
         The caller sums all terms of all optimisers and goes backward once. Every term is a mean
         over the batch of a number per sample, Dice excepted (see `Batch.pool`): shares average to the whole.
         """
+
+    def initialise(self, module: nn.Module) -> None:
+        """Give the parameters that `module` itself owns, not its children, their first values.
+
+        Called for every module that has some, each from a random state of its own.
+        """
+        initialise(module)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """{optimiser: parameters}; each parameter in one of them."""
@@ -213,6 +225,28 @@ class Method(nn.Module, ABC):
 
     def _is_training_only(self, key: str) -> bool:
         return key.split(".", 1)[0] in self.training_only
+
+
+def initialise_by_name(method: Method, seed: int) -> None:
+    """Every module's first values from (seed, its qualified name), and from nothing that came before it.
+
+    So two methods, or two rows of a table, begin alike wherever they have the same module at the same place,
+    whatever else they are made of. torch's global generator is left as it was.
+    """
+    generator = torch.default_generator
+    before = generator.get_state()
+    try:
+        with torch.no_grad():
+            for name, module in method.named_modules():
+                own = list(module.parameters(recurse=False))
+                if own:
+                    for parameter in own:
+                        parameter.fill_(math.nan)  # what is forgotten below must not pass for a value
+                    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+                    generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+                    method.initialise(module)
+    finally:
+        generator.set_state(before)
 
 
 def poly(epochs: float, recipe: Training) -> float:

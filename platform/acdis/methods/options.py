@@ -18,6 +18,10 @@ class MethodOptions(Config):
         """Options by which so many epochs would give a model that means nothing, with the reason."""
         return {}
 
+    def whole_batch(self) -> str | None:
+        """The option for which a worker must compute its share of a batch in one piece; none: no such."""
+        return None
+
     def settled(self) -> dict[str, Any]:
         """What a default such as "all levels" comes to: written out, so that equal choices look equal."""
         return {}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acdis.networks.unet import Block, ConvNormAct, Padding
+from acdis.networks.unet import Block, ConvNormAct, Norm, Padding, norm_act
 
 HEADS = 8  # at most
 
@@ -32,10 +32,19 @@ class GlobalBranch(nn.Module):
         self.side = side
         self.heads = heads(channels)
         self.position = nn.Parameter(torch.empty(1, channels, side, side, side))
-        self.norm = nn.InstanceNorm3d(channels, affine=False)
+        self.norm: nn.Module = nn.InstanceNorm3d(channels, affine=False)
         # No biases: the softmax cancels the keys', and the norm behind the fusion a constant per channel.
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = nn.Linear(channels, channels, bias=False)
+        self.reset_parameters()
+
+    def norm_by(self, norm: Norm) -> None:
+        """Choose how the tokens are normalised before they attend: as the encoder's maps."""
+        if norm != "instance":
+            self.norm = norm_act(norm, self.position.shape[1], slope=1.0)
+
+    def reset_parameters(self) -> None:
+        """The position encoding: a truncated normal of deviation 0.02."""
         nn.init.trunc_normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from acdis.networks.batch_norm import BatchNormAct
 from acdis.networks.unet import Block, Decoder
 
 #: Per level, fine to coarse, a map `[B, C, D, H, W]` of each modality.
@@ -32,8 +33,13 @@ def joined(levels: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 
 
 def each_decoded(decoder: Decoder, pyramids: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
-    """A decoder's map of each modality: in one call, or modality by modality where memory is to be saved."""
-    if any(level.checkpointing for level in decoder.modules() if isinstance(level, Block)):
+    """A decoder's map of each modality: in one call, or modality by modality where memory is to be saved.
+
+    Batch norm sees all modalities together, so there it is one call always.
+    """
+    parts = list(decoder.modules())
+    saving = any(part.checkpointing for part in parts if isinstance(part, Block))
+    if saving and not any(isinstance(part, BatchNormAct) for part in parts):
         # Backward, a block's activations come to life again: those of one modality and not of all.
         return [decoder(pyramid) for pyramid in pyramids]
     maps: Tensor = decoder([torch.cat(level, dim=0) for level in zip(*pyramids, strict=True)])

@@ -51,6 +51,27 @@ class InstanceNormAct(nn.Module):
         return f"slope={self.slope}"
 
 
+class GroupNormAct(nn.Module):
+    """The same with mean and variance per sample and group of channels: 8 groups, or the next divisor below.
+
+    Args:
+        channels: C.
+        slope: of LeakyReLU below zero; 1: no activation.
+    """
+
+    def __init__(self, channels: int, slope: float) -> None:
+        super().__init__()
+        self.groups = next(count for count in range(min(8, channels), 0, -1) if channels % count == 0)
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        return F.leaky_relu(F.group_norm(precise, self.groups, eps=EPSILON), self.slope).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"groups={self.groups}, slope={self.slope}"
+
+
 def _channels_last(x: Tensor) -> bool:
     last = torch.channels_last_3d
     return x.is_contiguous(memory_format=last) and not x.is_contiguous() and math.prod(x.shape[2:]) > 1

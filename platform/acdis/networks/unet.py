@@ -10,6 +10,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, cast
 
 import torch
@@ -17,9 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from acdis.networks.norm import InstanceNormAct
+from acdis.networks.batch_norm import BatchNormAct, statistics
+from acdis.networks.norm import GroupNormAct, InstanceNormAct
 
 Padding = Literal["zeros", "reflect"]
+Norm = Literal["instance", "batch", "group"]
 
 SLOPE = 0.2  # of LeakyReLU below zero, everywhere in RFNet
 LAST = torch.channels_last_3d
@@ -37,13 +40,20 @@ class Block(nn.Module, ABC):
         """`part` of the block's work, for a caller that needs what lies between two parts."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # Nothing in these blocks is random, so the random state need not be kept.
-            result: Tensor = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+            result: Tensor = checkpoint(
+                part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=_twice
+            )
             return result
         return part(*inputs)
 
     @abstractmethod
     def compute(self, *inputs: Tensor) -> Tensor:
         """The block's work."""
+
+
+def _twice() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around a block's first computing and its second, which counts in no running statistics."""
+    return nullcontext(), statistics(counted=False)
 
 
 def set_checkpointing(module: nn.Module, on: bool) -> None:
@@ -54,11 +64,13 @@ def set_checkpointing(module: nn.Module, on: bool) -> None:
 
 
 def initialise(module: nn.Module) -> None:
-    """Kaiming-normal weights, zero biases (RFNet convention); use as `net.apply(initialise)`."""
+    """Kaiming-normal weights, zero biases (RFNet convention); of other modules what they themselves do."""
     if isinstance(module, nn.Conv3d | nn.Linear):
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif reset := getattr(module, "reset_parameters", None):
+        reset()
 
 
 class Conv3d(nn.Conv3d):
@@ -155,10 +167,29 @@ class ConvNormAct(nn.Sequential):
     def convolution(self) -> Conv3d:
         return cast(Conv3d, self[0])
 
+    def norm_by(self, norm: Norm) -> None:
+        """Choose how this layer normalises; none of the ways has parameters."""
+        self[1] = norm_act(norm, self.convolution.out_channels, SLOPE)
+
     def finish(self, convolved: Tensor) -> Tensor:
         """Norm and activation of what the convolution, or its parts, gave."""
         result: Tensor = self[1](convolved)
         return result
+
+
+def norm_act(norm: Norm, channels: int, slope: float) -> nn.Module:
+    """Norm without affine, then LeakyReLU (slope 1: none)."""
+    if norm == "batch":
+        return BatchNormAct(channels, slope)
+    return GroupNormAct(channels, slope) if norm == "group" else InstanceNormAct(slope)
+
+
+def set_norm(module: nn.Module, norm: Norm) -> None:
+    """One way of normalising in every layer of `module` that has a choice."""
+    for part in list(module.modules()):
+        choose = getattr(part, "norm_by", None)
+        if choose is not None:
+            choose(norm)
 
 
 class EncoderLevel(Block):

@@ -9,6 +9,7 @@ from typing import TypedDict
 import torch
 
 from acdis.data.loader import Samples
+from acdis.networks.batch_norm import statistics
 from acdis.training.batches import as_batch
 from acdis.training.run import Run
 from acdis.training.spread import autocast
@@ -63,7 +64,8 @@ def _sentence(findings: Sequence[_Finding], epoch: int) -> str:
 
 def _terms_alone(run: Run, sample: Samples, epoch: int) -> dict[str, float]:
     """Terms that are not finite when this process computes one sample without the others."""
-    with torch.no_grad(), autocast(run.group.device, run.dtype):
+    lonely = statistics(counted=False, together=False)  # the others may have more samples to try, or fewer
+    with torch.no_grad(), lonely, autocast(run.group.device, run.dtype):
         losses = run.method(as_batch(sample, run.group.device), epoch)
     return _not_finite({name: term.item() for terms in losses.values() for name, term in terms.items()})
 

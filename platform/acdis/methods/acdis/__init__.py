@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Options", "model"]
 
-VERSION = 5
+VERSION = 6
 
 
 def model() -> type[Method]:

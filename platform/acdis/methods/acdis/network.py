@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from acdis.config import Training
 from acdis.losses import segmentation
 from acdis.methods.acdis import VERSION, objective
-from acdis.methods.acdis.objective import Synthesised
 from acdis.methods.acdis.options import Options as ACDISOptions
 from acdis.methods.base import MAIN, Batch, Method, Terms, poly
 from acdis.networks import modalities
 from acdis.networks.afeb import AFEB, ConvAFEB
+from acdis.networks.batch_norm import statistics
 from acdis.networks.discriminator import PatchDiscriminator
 from acdis.networks.mfsb import MFSB, ConvMFSB, means
 from acdis.networks.modalities import Levels
-from acdis.networks.unet import Conv3d, Decoder, Encoder, FusionDecoder, initialise
+from acdis.networks.unet import Conv3d, Decoder, Encoder, FusionDecoder, set_norm
 from acdis.vocabulary import CLASSES, MODALITIES
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ class ACDIS(Method):
             Conv3d(width, count * width, 1) for width in widths if options.aux_fusion == "adapter"
         )
         self.discriminator = PatchDiscriminator(widths[-1]) if "adver" in options.synthesis else None
+        set_norm(self, options.norm)
         self.register_buffer("synthesising", torch.tensor(False))
-        self.apply(initialise)
         _log_stand_ins(self.stand_in_report())
 
     def encode(self, images: Tensor, origin: Tensor | None = None) -> Encoded:
@@ -90,8 +90,7 @@ class ACDIS(Method):
 
     def decode(self, features: Encoded, available: Tensor) -> Tensor:
         """Logits [B, 4, D, H, W]; what `available` (bool [B, 4]) lacks is synthesised, or zero."""
-        complete = self.completed(features, available)
-        return self._fuse(complete or modalities.known(features.maps, available))
+        return self._fuse(self._completed(features.maps, available))
 
     def modality_features(self, features: Encoded) -> Levels:
         """f_m."""
@@ -99,14 +98,20 @@ class ACDIS(Method):
 
     def completed(self, features: Encoded, available: Tensor) -> Levels:
         """f_comp: real features of what is given, MFSB's of the rest; empty before MFSB takes part."""
-        if not self.synthesising:
-            return ()
-        known = modalities.known(features.maps, available)
-        return _complete(known, self._synthesise(known, _rows(~available)), available)
+        return self._completed(features.maps, available) if self.synthesising else ()
+
+    def _completed(self, maps: Levels, available: Tensor) -> Levels:
+        """f_comp; zeros for what is missing before MFSB takes part."""
+        known = modalities.known(maps, available)
+        return _complete(known, self._taking_part(self._synthesise(known)), available)
+
+    def _taking_part(self, made: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """What MFSB made, or zeros before its epoch: no branch, for that would wait for the device."""
+        return [[torch.where(self.synthesising, f, 0.0) for f in level] for level in made]
 
     def decode_subsets(self, features: Encoded, subsets: Tensor) -> Tensor:
         """As `decode`, for less: shares of what is given are only added up, and all subsets are one batch."""
-        wanted = [subset.nonzero().flatten().tolist() for subset in subsets.cpu()]
+        wanted = [[m for m, there in enumerate(subset) if there] for subset in subsets.tolist()]
         sums = [
             torch.cat([self._sum(level, *parts, given) for given in wanted])
             for level, parts in enumerate(zip(*features, strict=True))
@@ -124,11 +129,11 @@ class ACDIS(Method):
         """D_Fuse's first convolution at a level, `[B, C, …]`, when these modalities are given."""
         total = functools.reduce(torch.add, [shares[m] for m in given])
         missing = [m for m in range(len(maps)) if m not in given]
-        if not missing or not self.synthesising:
+        if not missing:
             return total
         known = _only(maps, given), _only(mean, given)
         for m in missing:
-            made = self.synthesisers[m][level](*known)  # type: ignore[index]
+            made = torch.where(self.synthesising, self.synthesisers[m][level](*known), 0.0)  # type: ignore[index]
             total = total + self.fusion_decoder.share(level, made, m * made.shape[1])
         return total
 
@@ -145,7 +150,7 @@ class ACDIS(Method):
         features = self._enhance(before)
         auxiliary = self.auxiliary_encoder(batch.images)
         known = modalities.known(features, batch.available)
-        made = [] if waiting else self._synthesise(known, self._judged(batch.available))
+        made = [] if waiting else self._synthesise(known)
 
         held = waiting and self.options.hold_fused_map
         fused = None if held else self._fuse(_complete(known, made, batch.available))
@@ -154,10 +159,7 @@ class ACDIS(Method):
         terms |= _prefixed("consistency", agreement)
         if not made:
             return {MAIN: terms}
-        judged = objective.pairs(made, features)
-        dtype = torch.promote_types(batch.images.dtype, torch.float32)
-        nothing = torch.zeros(len(batch.images), dtype=dtype, device=batch.images.device)
-        return self._with_synthesis(terms, judged, nothing)
+        return self._with_synthesis(terms, objective.pairs(made, features, self._judged(batch.available)))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The discriminator has an optimiser of its own, where there is one."""
@@ -192,19 +194,16 @@ class ACDIS(Method):
         ]
         return modalities.by_level(after)
 
-    def _judged(self, available: Tensor) -> list[Tensor]:
-        """Per modality the samples that MFSB runs on in training."""
-        everywhere = self.options.synthesis_over == "all" and bool(self.options.synthesis)
-        return _rows(torch.ones_like(available) if everywhere else ~available)
+    def _judged(self, available: Tensor) -> Tensor:
+        """The modalities whose synthesis counts in the loss, bool [B, 4]."""
+        return torch.ones_like(available) if self.options.synthesis_over == "all" else ~available
 
-    def _synthesise(self, known: Levels, rows: Sequence[Tensor]) -> list[list[Synthesised]]:
-        """Eq. 5-9 per level, for each modality that some sample is to be given."""
+    def _synthesise(self, known: Levels) -> list[list[Tensor]]:
+        """Eq. 5-9 per level: f̂_m of every modality for every sample, whatever it lacks."""
         made = []
-        wanted = [m for m in range(len(rows)) if len(rows[m])]
         for level, parts in enumerate(known):
-            stacked = torch.cat(parts, dim=1), torch.cat([means(f) for f in parts], dim=1)
-            inputs = {m: [_at(rows[m], each) for each in stacked] for m in wanted}
-            made.append([Synthesised(m, rows[m], self.synthesisers[m][level](*inputs[m])) for m in wanted])  # type: ignore[index]
+            inputs = torch.cat(parts, dim=1), torch.cat([means(f) for f in parts], dim=1)
+            made.append([blocks[level](*inputs) for blocks in self.synthesisers])  # type: ignore[index]
         return made
 
     def _fuse(self, complete: Levels) -> Tensor:
@@ -233,21 +232,22 @@ class ACDIS(Method):
         terms: dict[str, Tensor] = {}
         if fused is not None:
             terms |= _prefixed("seg/fuse", objective.segmentation_terms(fused, target, batch.pool))
-        whole = self._fuse_auxiliary(auxiliary)
+        # D_Fuse's running statistics are those of the completed features: what it reads at inference. f_Aux
+        # is there in training alone, and four times the same map would draw them away.
+        with statistics(counted=False):
+            whole = self._fuse_auxiliary(auxiliary)
         terms |= _prefixed("seg/aux", objective.segmentation_terms(whole, target, batch.pool))
         maps = modalities.each_decoded(self.auxiliary_decoder, before)
         return terms | _prefixed("seg/mono", objective.mono_terms(maps, target, batch.pool))
 
-    def _with_synthesis(
-        self, terms: dict[str, Tensor], judged: Sequence[Sequence[objective.Pair]], nothing: Tensor
-    ) -> Terms:
+    def _with_synthesis(self, terms: dict[str, Tensor], judged: Sequence[Sequence[objective.Pair]]) -> Terms:
         """L_Syn beside the other terms, and what the discriminator learns from, where there is one."""
-        terms |= _prefixed("synthesis", objective.synthesis_terms(judged, nothing, self.options))
+        terms |= _prefixed("synthesis", objective.synthesis_terms(judged, self.options))
         if self.discriminator is None:
             return {MAIN: terms}
         weight = self.options.adversarial_weight
-        terms["synthesis/adver"] = objective.generator_term(self.discriminator, judged[-1], nothing, weight)
-        own = objective.discriminator_terms(self.discriminator, judged[-1], nothing)
+        terms["synthesis/adver"] = objective.generator_term(self.discriminator, judged[-1], weight)
+        own = objective.discriminator_terms(self.discriminator, judged[-1])
         return {MAIN: terms, DISCRIMINATOR: _prefixed("discriminator", own)}
 
 
@@ -305,37 +305,23 @@ def _count(module: nn.Module | None) -> int:
     return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
 
 
-def _rows(mask: Tensor) -> list[Tensor]:
-    """Per column of bool [B, 4] the samples for which it is true, long [n]."""
-    # Found on the CPU: one wait for an accelerator instead of one per modality.
-    return [column.nonzero().squeeze(1).to(mask.device) for column in mask.cpu().unbind(dim=1)]
-
-
-def _at(rows: Tensor, values: Tensor) -> Tensor:
-    """These samples; not copied where they are all there are."""
-    return values if len(rows) == len(values) else values[rows]
-
-
 def _only(parts: Sequence[Tensor], given: Sequence[int]) -> Tensor:
     """What belongs to these modalities, side by side; zeros for the others."""
     nothing = torch.zeros_like(parts[0])
     return torch.cat([part if m in given else nothing for m, part in enumerate(parts)], dim=1)
 
 
-def _complete(known: Levels, made: Sequence[Sequence[Synthesised]], available: Tensor) -> Levels:
+def _complete(known: Levels, made: Sequence[Sequence[Tensor]], available: Tensor) -> Levels:
     """f_comp: real features where there are any, else synthesised ones."""
     if not made:
         return known
-    return tuple(_filled(level, found, available) for level, found in zip(known, made, strict=True))
-
-
-def _filled(known: Sequence[Tensor], made: Sequence[Synthesised], available: Tensor) -> tuple[Tensor, ...]:
-    parts = list(known)
-    for modality, rows, features in made:
-        real = parts[modality]
-        filled = real.index_copy(0, rows, features.to(real.dtype))
-        parts[modality] = modalities.where(available[:, modality], real, filled)
-    return tuple(parts)
+    return tuple(
+        tuple(
+            modalities.where(available[:, m], f, f_hat.to(f.dtype))
+            for m, (f, f_hat) in enumerate(zip(level, found, strict=True))
+        )
+        for level, found in zip(known, made, strict=True)
+    )
 
 
 def _prefixed(prefix: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,24 +16,14 @@ Pool = Callable[[Tensor], Tensor]
 Named = dict[str, Tensor]
 
 
-class Synthesised(NamedTuple):
-    """What MFSB made of one modality at one level.
+class Pair(NamedTuple):
+    """Synthesised and real features of one modality and level, [B, C, D, H, W].
 
-    Attributes:
-        modality: its index.
-        rows: long [n], the samples it was made for.
-        features: [n, C, D, H, W].
+    `judged`, bool [B], marks the samples whose synthesis counts. The others are computed too: then a step
+    does the same whatever subsets were drawn, and nothing waits to be told them by the device.
     """
 
-    modality: int
-    rows: Tensor
-    features: Tensor
-
-
-class Pair(NamedTuple):
-    """Synthesised and real features of one modality and level, [n, C, D, H, W], and their samples [n]."""
-
-    rows: Tensor
+    judged: Tensor
     made: Tensor
     real: Tensor
 
@@ -89,31 +79,31 @@ def distances(
     return results
 
 
-def pairs(made: Sequence[Sequence[Synthesised]], features: Sequence[Sequence[Tensor]]) -> list[list[Pair]]:
-    """Per level: what was synthesised beside the real features, which are detached."""
+def pairs(
+    made: Sequence[Sequence[Tensor]], features: Sequence[Sequence[Tensor]], judged: Tensor
+) -> list[list[Pair]]:
+    """Per level: what was synthesised beside the real features, which are detached; `judged`, bool [B, 4]."""
     return [
-        [Pair(one.rows, one.features, level[one.modality][one.rows].detach()) for one in synthesised]
-        for synthesised, level in zip(made, features, strict=True)
+        [Pair(judged[:, m], f_hat, f.detach()) for m, (f_hat, f) in enumerate(zip(ours, level, strict=True))]
+        for ours, level in zip(made, features, strict=True)
     ]
 
 
-def synthesis_terms(levels: Sequence[Sequence[Pair]], nothing: Tensor, options: Options) -> Named:
+def synthesis_terms(levels: Sequence[Sequence[Pair]], options: Options) -> Named:
     """The chosen losses between f̂_m and f_m except the adversarial one: Eq. 10, and Table 3's var and covar.
 
-    Per sample the mean over the modalities judged, then over levels and the batch; `nothing`: a 0 per sample.
+    Per sample the mean over the modalities judged, then over levels and the batch.
     """
     names = [name for name in options.synthesis if name != "adver"]
-    measured = [[(pair.rows, _measure(pair, names, options)) for pair in pairs] for pairs in levels]
+    measured = [[(pair.judged, _measure(pair, names, options)) for pair in pairs] for pairs in levels]
     return {
-        name: mean(
-            [over_samples([(rows, found[name]) for rows, found in level], nothing) for level in measured]
-        )
+        name: mean([over_samples([(judged, found[name]) for judged, found in level]) for level in measured])
         for name in names
     }
 
 
 def _measure(pair: Pair, names: Sequence[str], options: Options) -> Named:
-    """[n] per loss."""
+    """[B] per loss."""
     windowed = [name for name in names if name in WINDOWED]
     (result,) = distances([pair.made], pair.real, windowed, options, "sample")
     if "mse" in names:  # of the features themselves, not of their sigmoid as in Table 2
@@ -121,38 +111,34 @@ def _measure(pair: Pair, names: Sequence[str], options: Options) -> Named:
     return result
 
 
-def generator_term(
-    discriminator: nn.Module, bottleneck: Sequence[Pair], nothing: Tensor, weight: float
-) -> Tensor:
+def generator_term(discriminator: nn.Module, bottleneck: Sequence[Pair], weight: float) -> Tensor:
     """L_Adver as it enters the sum: the discriminator's parameters are constants here."""
     frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
-    logits = [(pair.rows, functional_call(discriminator, frozen, (pair.made,))) for pair in bottleneck]
-    values = [(rows, synthesis.adversarial_real(found, "sample")) for rows, found in logits]
-    return weight * over_samples(values, nothing)
+    logits = [(pair.judged, functional_call(discriminator, frozen, (pair.made,))) for pair in bottleneck]
+    values = [(judged, synthesis.adversarial_real(found, "sample")) for judged, found in logits]
+    return weight * over_samples(values)
 
 
-def discriminator_terms(discriminator: nn.Module, bottleneck: Sequence[Pair], nothing: Tensor) -> Named:
+def discriminator_terms(discriminator: nn.Module, bottleneck: Sequence[Pair]) -> Named:
     """What the discriminator learns from: real and synthesised features, equally many, all detached.
 
     Both are of the modalities that were synthesised: shown others as real, it could tell by the modality.
     """
     real, fake = [], []
     for pair in bottleneck:
-        real.append((pair.rows, synthesis.adversarial_real(discriminator(pair.real), "sample")))
-        fake.append((pair.rows, synthesis.adversarial_fake(discriminator(pair.made.detach()), "sample")))
-    return {"real": over_samples(real, nothing), "fake": over_samples(fake, nothing)}
+        real.append((pair.judged, synthesis.adversarial_real(discriminator(pair.real), "sample")))
+        fake.append((pair.judged, synthesis.adversarial_fake(discriminator(pair.made.detach()), "sample")))
+    return {"real": over_samples(real), "fake": over_samples(fake)}
 
 
-def over_samples(values: Sequence[tuple[Tensor, Tensor]], nothing: Tensor) -> Tensor:
-    """Mean over the batch of each sample's mean over its (rows [n], values [n]).
+def over_samples(values: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Mean over the batch of each sample's mean over the (judged [B], values [B]) in which it is judged.
 
-    A sample without any counts 0: `nothing`, [B], has its zeros, in the type and on the device of the values.
+    A sample without any counts 0.
     """
-    sums = count = nothing
-    for rows, value in values:
-        sums = sums.index_add(0, rows, value)
-        count = count.index_add(0, rows, torch.ones_like(value))
-    return (sums / count.clamp(min=1)).mean()
+    judged = torch.stack([marks for marks, _ in values])
+    chosen = torch.where(judged, torch.stack([value for _, value in values]), 0.0)
+    return (chosen.sum(0) / judged.sum(0).clamp(min=1)).mean()
 
 
 def mean(values: Sequence[Tensor]) -> Tensor:

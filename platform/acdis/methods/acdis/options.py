@@ -26,6 +26,12 @@ class Options(MethodOptions):
     padding: Literal["zeros", "reflect"] = Field(
         "zeros", description="of 3×3×3 convolutions; RFNet pads by reflection, zeros are faster"
     )
+    norm: Literal["instance", "batch", "group"] = Field(
+        "instance",
+        description="of every convolution, without affine (RFNet: by instance). 'batch' has running "
+        "statistics, the same in training over all workers and in every window of the evaluation: short "
+        "trainings learn far more with it; 'group': 8 groups of channels per sample",
+    )
     afeb: Literal["afeb", "conv"] = Field(
         "afeb",
         description="AFEB, or in its place 3×3×3 convolutions with as many parameters (Tables 2 and 3: "
@@ -154,6 +160,9 @@ class Options(MethodOptions):
             names = ("adversarial_weight", "discriminator_learning_rate")
             reasons |= dict.fromkeys(names, "without 'adver' in method.options.synthesis")
         return reasons
+
+    def whole_batch(self) -> str | None:
+        return "method.options.norm 'batch'" if self.norm == "batch" else None
 
     def settled(self) -> dict[str, Any]:
         levels = [level + 1 for level in self.judged_levels]

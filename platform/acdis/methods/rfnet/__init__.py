@@ -11,7 +11,7 @@ from acdis.methods.options import MethodOptions
 if TYPE_CHECKING:
     from acdis.methods.base import Method
 
-VERSION = 2
+VERSION = 3
 
 
 class Options(MethodOptions):

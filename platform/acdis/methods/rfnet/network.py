@@ -15,7 +15,7 @@ from acdis.methods.rfnet import Options as RFNetOptions
 from acdis.networks import modalities
 from acdis.networks.modalities import Levels
 from acdis.networks.rfm import RegionDecoder
-from acdis.networks.unet import Decoder, Encoder, initialise
+from acdis.networks.unet import Decoder, Encoder
 from acdis.vocabulary import CLASSES, MODALITIES
 
 
@@ -37,7 +37,6 @@ class RFNet(Method):
         self.encoders = nn.ModuleList(Encoder(1, widths, padding) for _ in MODALITIES)
         self.fusion_decoder = RegionDecoder(widths, len(CLASSES), padding, count)
         self.mono_decoder = Decoder(widths, len(CLASSES), padding)
-        self.apply(initialise)
 
     def encode(self, images: Tensor, origin: Tensor | None = None) -> Levels:
         """`[B, 4, D, H, W]` to the features of every modality, available or not."""
