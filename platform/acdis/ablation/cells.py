@@ -36,6 +36,7 @@ def identity(experiment: Experiment, data_fingerprint: str, method_version: int)
     """
     tree = experiment.model_dump(mode="json")
     training = tree["training"]
+    chosen = {key: tree["method"][key] for key in ("name", "options")}
     choosing: dict[str, Any] = {}
     if training["selection"] == "best":
         choosing = {"window": tree["evaluation"]["window"], "stride": tree["evaluation"]["stride"]}
@@ -43,7 +44,7 @@ def identity(experiment: Experiment, data_fingerprint: str, method_version: int)
         del training["validate_every"]  # only looks, when the last epoch is kept
     return {
         "seed": tree["seed"],
-        "method": {**tree["method"], "version": method_version},
+        "method": {**chosen, "version": method_version},
         "data": {key: tree["data"][key] for key in _DATA_KEYS} | {"fingerprint": data_fingerprint},
         "training": training,
         "choosing": choosing,

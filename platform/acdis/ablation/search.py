@@ -69,7 +69,10 @@ class Search:
         Raises:
             UserError: the values do not make a valid experiment.
         """
-        return decide(methods.resolve(config.parse(config.overlaid(self.draft.tree, values), self.name), ()))
+        return decide(methods.resolve(self._draft(values).parse(), ()))
+
+    def _draft(self, values: Values) -> Draft:
+        return methods.with_recipe(self.draft.above(values, {}, self.name))
 
     def meaning(self, fingerprint: str) -> str:
         """Equal for searches whose trials can be compared: one space and objective, on the same ground."""
@@ -86,9 +89,10 @@ class Search:
         """
         above = config.merge(self.given, config.overlaid(config.overlaid({}, self.fixed), values))
         below = config.draft(self.base).tree
-        wanted = methods.resolve(config.parse(config.overlaid(self.draft.tree, values), self.name), ())
+        wanted = methods.resolve(self._draft(values).parse(), ())
         try:
-            whole = methods.resolve(config.parse(config.merge(below, above), self.name)) != wanted
+            merged = methods.with_recipe(Draft(config.merge(below, above), (), self.name))
+            whole = methods.resolve(merged.parse()) != wanted
         except UserError:
             whole = True
         tree = wanted.model_dump(mode="json") if whole else {"extends": str(self.base.resolve()), **above}
@@ -185,7 +189,7 @@ def _check_values(page: Draft, search: Search) -> None:
 def _options(page: Draft, search: Search, values: Values, key: str) -> set[str]:
     """Names of the options that have an effect with these values; errors name the key's line."""
     places = {each: page.where(("search", "space", each)) for each in values}
-    changed = search.draft.above(values, places, str(search.path))
+    changed = methods.with_recipe(search.draft.above(values, places, str(search.path)))
     try:
         return set(methods.resolve(changed.parse(), ()).method.options)
     except InvalidError as error:

@@ -137,7 +137,7 @@ def experiment_of(draft: Draft, row: Row | Line, own: Collection[str] = ()) -> E
         InvalidError, UserError: the row does not make a valid experiment.
     """
     given = [key.removeprefix(_OPTION) for key in own if key.startswith(_OPTION)]
-    return methods.resolve(config.parse(config.overlaid(draft.tree, row.changes), row.id), given)
+    return methods.resolve(methods.with_recipe(draft.above(row.changes, {}, row.id)).parse(), given)
 
 
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -212,7 +212,7 @@ def _check_idle(page: Sheet, overrides: Sequence[str], idle: Mapping[str, str]) 
 
 def _experiment(draft: Draft, line: Line) -> tuple[Experiment, dict[str, str]]:
     """A row's experiment, and its options without effect. Errors name the row, and the line of the key."""
-    changed = draft.above(line.changes, line.places, line.place)
+    changed = methods.with_recipe(draft.above(line.changes, line.places, line.place))
     try:
         experiment = changed.parse()
         given = [key.removeprefix(_OPTION) for key in line.own if key.startswith(_OPTION)]

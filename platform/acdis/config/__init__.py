@@ -1,7 +1,7 @@
 """One typed tree, `Experiment`, that says everything a run needs; and how it is read from files."""
 
 from acdis.config.documents import Document, Key, read_document, read_yaml
-from acdis.config.files import Draft, anchor, draft, dump, flatten, load, merge, overlaid, parse
+from acdis.config.files import Draft, anchor, draft, dump, flatten, load, merge, method_of, overlaid, parse
 from acdis.config.problems import InvalidError, describe, find_problems
 from acdis.config.tree import (
     Augmentation,
@@ -45,6 +45,7 @@ __all__ = [
     "flatten",
     "load",
     "merge",
+    "method_of",
     "overlaid",
     "parse",
     "read_document",

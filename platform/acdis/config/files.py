@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from acdis.config.documents import Document, Key, Said, read_document, read_value
 from acdis.config.problems import InvalidError, find_problems
-from acdis.config.tree import Experiment
+from acdis.config.tree import Experiment, MethodChoice
 from acdis.errors import UserError
 
 
@@ -23,14 +24,21 @@ class Draft:
     """An experiment before it is validated: plain values, and where each of them was said.
 
     Attributes:
-        tree: plain values; do not change them in place.
+        base: plain values of the files; do not change them in place.
         places: what was read, the last word first.
         source: the whole of it, in words.
+        layers: `{dotted key: value}` on top of the files, each over those before: overrides, a row.
     """
 
-    tree: Mapping[str, Any]
+    base: Mapping[str, Any]
     places: tuple[Document | Said, ...]
     source: str
+    layers: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def tree(self) -> Mapping[str, Any]:
+        """Plain values of files and layers together; do not change them in place."""
+        return functools.reduce(overlaid, self.layers, self.base)
 
     def parse(self) -> Experiment:
         """The validated experiment.
@@ -49,8 +57,12 @@ class Draft:
 
     def where(self, key: Key) -> str:
         """File and line, or the override, that had the last word on a key."""
+        own = method_of(self.tree)
         for length in range(len(key), 0, -1):  # what is missing is missing in what stands above it
-            places = (place.where(key[:length]) for place in self.places)
+            names = [key[:length]]
+            if key[:2] == ("method", "options") and length > 2:  # it may come from those of its method
+                names.insert(0, ("method", "options_for", own, *key[2:length]))
+            places = (place.where(name) for place in self.places for name in names)
             found = next((place for place in places if place), None)
             if found:
                 return found
@@ -58,9 +70,16 @@ class Draft:
 
     def above(self, changes: Mapping[str, Any], places: Mapping[str, str], source: str) -> Draft:
         """This draft with `{dotted key: value}` set on top; `places` says where each of them stands."""
-        tree = overlaid(self.tree, changes)
         said = Said({tuple(key.split(".")): place for key, place in places.items()})
-        return Draft(tree, (said, *self.places), source)
+        return Draft(self.base, (said, *self.places), source, (*self.layers, changes))
+
+    def beneath(self, changes: Mapping[str, Any], place: str) -> Draft:
+        """This draft with `{dotted key: value}` set over its files and under its layers."""
+        said = Said({tuple(key.split(".")): place for key in changes})
+        documents = [each for each in self.places if isinstance(each, Document)]
+        above = [each for each in self.places if not isinstance(each, Document)]
+        base = overlaid(switched(self.base, method_of(self.tree)), changes)
+        return Draft(base, (*above, said, *documents), self.source, self.layers)
 
 
 def load(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
@@ -84,13 +103,15 @@ def draft(path: Path | None, overrides: Sequence[str] = ()) -> Draft:
     """
     tree, documents = _read_extended(path) if path else ({}, ())
     said: dict[Key, str] = {}
+    layer: dict[str, Any] = {}
     for override in overrides:
-        keys = _apply(tree, override)
+        keys, value = _read_override(override)
         said.pop(keys, None)
         said[keys] = f"override '{override}'"
-    anchor(tree, Path.cwd())
+        layer.pop(".".join(keys), None)
+        layer[".".join(keys)] = value
     source = str(path or "defaults") + (f" with {' '.join(overrides)}" if overrides else "")
-    return Draft(tree, (Said(said), *documents), source)
+    return Draft(tree, (Said(said), *documents), source, (layer,) if layer else ())
 
 
 def parse(tree: Mapping[str, Any], source: str) -> Experiment:
@@ -128,7 +149,7 @@ def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, A
     if not isinstance(parent, str):
         raise UserError(f"{document.where(('extends',))}: extends: give the path of one experiment file")
     below, documents = _read_extended(path.parent / parent, (*seen, path.resolve()))
-    return merge(below, tree), (document, *documents)
+    return merge(switched(below, method_of(tree, method_of(below))), tree), (document, *documents)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,8 +162,12 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def overlaid(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree with `{dotted key: value}` set; the tree given is not changed."""
-    merged = dict(tree)
+    """A tree with `{dotted key: value}` set; the tree given is not changed.
+
+    Where they choose another method, the tree's options are that method's: see `switched`.
+    """
+    chosen = changes.get("method.name")
+    merged = switched(tree, chosen) if isinstance(chosen, str) else dict(tree)
     for path, value in changes.items():
         *parents, last = path.split(".")
         node = merged
@@ -152,6 +177,32 @@ def overlaid(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             node = node[key]
         node[last] = value
     return merged
+
+
+def method_of(tree: Mapping[str, Any], default: str | None = None) -> str:
+    """The method that a tree of plain values names, or the default."""
+    method = tree.get("method")
+    name = method.get("name") if isinstance(method, Mapping) else None
+    usual: str = default or MethodChoice.model_fields["name"].default
+    return name if isinstance(name, str) else usual
+
+
+def switched(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A tree with another method: `method.options` are those that `method.options_for` has for it.
+
+    The options of the method before are kept there in their turn. A tree of wrong types is left as it is.
+    """
+    method, before = tree.get("method", {}), method_of(tree)
+    if name == before or not isinstance(method, Mapping):
+        return dict(tree)
+    others, own = method.get("options_for", {}), method.get("options", {})
+    if not isinstance(others, Mapping):
+        return dict(tree)
+    kept = {key: value for key, value in others.items() if key != name}
+    if own:
+        kept[before] = own
+    changed = {**method, "name": name, "options": others.get(name, {}), "options_for": kept}
+    return {**tree, "method": changed}
 
 
 def anchor(tree: dict[str, Any], folder: Path) -> None:
@@ -165,8 +216,8 @@ def anchor(tree: dict[str, Any], folder: Path) -> None:
                 part[key] = str((folder / value).resolve())
 
 
-def _apply(tree: dict[str, Any], override: str) -> Key:
-    """Set one `key.path=value` in a tree of plain values; returns the key."""
+def _read_override(override: str) -> tuple[tuple[str, ...], Any]:
+    """Key and plain value of one `key.path=value`; a path in it is relative to the working directory."""
     path, separator, text = override.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not separator or not all(keys):
@@ -175,11 +226,6 @@ def _apply(tree: dict[str, Any], override: str) -> Key:
         value = read_value(text)
     except UserError as error:
         raise UserError(f"override {override!r}: the value {error}") from None
-    *parents, last = keys
-    node = tree
-    for key in parents:
-        child = node.get(key)
-        node[key] = child = child if isinstance(child, dict) else {}
-        node = child
-    node[last] = value
-    return tuple(keys)
+    tree = overlaid({}, {".".join(keys): value})
+    anchor(tree, Path.cwd())
+    return tuple(keys), functools.reduce(lambda node, key: node[key], keys, tree)

@@ -157,6 +157,10 @@ class MethodChoice(Config):
 
     name: str = Field("acdis", description="a registered method")
     options: dict[str, Any] = Field(default_factory=dict, description="what only this method knows")
+    options_for: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="{method: its options}, used when a row or an override chooses that method instead",
+    )
 
 
 class Training(Config):
@@ -282,6 +286,11 @@ class Experiment(Config):
     """Everything that one training needs. `seed` feeds every random draw of the training."""
 
     seed: int = Field(0, ge=0, lt=2**31)
+    recipe: Literal["common", "published"] = Field(
+        "common",
+        description="'published': what the method's authors set lies over this file, and under a row's `set` "
+        "and the command line; 'common': the same for all methods",
+    )
     data: Data = Field(default_factory=Data)
     method: MethodChoice = Field(default_factory=MethodChoice)
     training: Training = Field(default_factory=Training)

@@ -11,6 +11,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -53,16 +54,35 @@ def build(name: str, **options: Any) -> Method:
 
 
 def load(path: Path | None, overrides: Sequence[str] = ()) -> config.Experiment:
-    """`config.load`, then `resolve`, with file and line in the errors of both.
+    """`config.draft`, then `parse`, with file and line in the errors of both.
 
     Raises:
         UserError: as these two.
     """
-    draft = config.draft(path, overrides)
+    draft = with_recipe(config.draft(path, overrides))
     try:
         return resolve(draft.parse())
     except config.InvalidError as error:
         raise draft.located(error) from None
+
+
+def with_recipe(draft: config.Draft) -> config.Draft:
+    """A draft in which the method's published recipe has its place, if `recipe: published` asks for it.
+
+    What it sets is then written out like any other value, so that `recipe` itself is 'common' again.
+
+    Raises:
+        UserError: the method has no published recipe.
+    """
+    if draft.tree.get("recipe") != "published":
+        return draft
+    name = config.method_of(draft.tree)
+    settings = getattr(_module(name), "RECIPE", None)
+    if settings is None:
+        phrase = f"recipe: {name} has no published recipe beside the common one; leave it out"
+        raise draft.located(config.InvalidError([(("recipe",), phrase)]))
+    settled = draft.beneath(settings, f"the published recipe of {name}")
+    return replace(settled, layers=(*settled.layers, {"recipe": "common"}))
 
 
 def resolve(experiment: config.Experiment, given: Collection[str] | None = None) -> config.Experiment:
@@ -76,13 +96,46 @@ def resolve(experiment: config.Experiment, given: Collection[str] | None = None)
     Raises:
         UserError: as `build`; or training is too short for the method's options.
     """
+    if experiment.recipe != "common":
+        raise ValueError("the recipe is to be put in its place first, by `with_recipe`")
     choice = experiment.method
+    for name, others in choice.options_for.items():
+        _check_others(name, others)
     options = validate(choice.name, choice.options, given)
     for key, reason in options.too_short(experiment.training.epochs).items():
         raise config.InvalidError([(("method", "options", key), f"method.options.{key}: {reason}")])
+    _check_sides(experiment, options.crop_rule())
     _check_pieces(experiment.scaling, options.whole_batch())
     method = config.MethodChoice(name=choice.name, options=options.written())
     return experiment.model_copy(update={"method": method})
+
+
+def _check_others(name: str, options: Mapping[str, Any]) -> None:
+    """Options that wait for their method are right already; effects are looked at when it is chosen."""
+    try:
+        validate(name, options, ())
+    except config.InvalidError as error:
+        phrases = [
+            (
+                ("method", "options_for", name, *key[2:]),
+                phrase.replace("method.options.", f"method.options_for.{name}."),
+            )
+            for key, phrase in error.problems
+        ]
+        raise config.InvalidError(phrases) from None
+
+
+def _check_sides(experiment: config.Experiment, rule: tuple[int, int]) -> None:
+    """Crops and windows that the method's levels can halve; the error names one that works."""
+    step, least = rule
+    for part, field in (("data", "crop"), ("evaluation", "window")):
+        sides = getattr(getattr(experiment, part), field)
+        works = [max(least, side // step * step) for side in sides]
+        if list(sides) != works:
+            key = f"{part}.{field}"
+            needs = f"{experiment.method.name} needs sides that are multiples of {step}, {least} at least"
+            phrase = f"{key} {list(sides)}: {needs}; {key}={str(works).replace(' ', '')} works"
+            raise config.InvalidError([((part, field), phrase)])
 
 
 def _check_pieces(scaling: config.Scaling, option: str | None) -> None:

@@ -22,6 +22,10 @@ class MethodOptions(Config):
         """The option for which a worker must compute its share of a batch in one piece; none: no such."""
         return None
 
+    def crop_rule(self) -> tuple[int, int]:
+        """Sides of crops and windows, voxels: multiples of the first number, the second at least."""
+        return 1, 1
+
     def settled(self) -> dict[str, Any]:
         """What a default such as "all levels" comes to: written out, so that equal choices look equal."""
         return {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from acdis import config, home, machine
+from acdis import config, home, machine, methods
 from acdis.data import cases, lists, phantom, splits, strata
 from acdis.data.cases import CaseReport, Problem
 from acdis.data.inputs import expanded, find_cases, notes_of, prepare_cases
@@ -27,7 +27,7 @@ def check(root: Path, path: Path | None, overrides: list[str]) -> None:
     Raises:
         UserError: there are problems; the line says how many.
     """
-    data = config.load(path, overrides).data
+    data = methods.load(path, overrides).data
     finding = cases.find(root, data)
     with Display() as display:
         reports = cases.check(
@@ -135,7 +135,7 @@ def prepare(path: Path | None, root: Path, overrides: list[str]) -> None:
     Raises:
         UserError: cases that cannot be used, once all others are prepared.
     """
-    experiment = config.load(path, overrides)
+    experiment = methods.load(path, overrides)
     base = home.home()
     data = experiment.data.model_copy(update={"root": str(root.expanduser().resolve()), "phantoms": None})
     with Display() as display:
