@@ -125,3 +125,26 @@ def test_slices_of_the_worst_cases_stay(entries, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(examples, "KEPT", 1)
     examples.Worst(reversed(worst.examples)).save(tmp_path)
     assert [path.stem for path in tmp_path.iterdir()] == [min(means, key=lambda name: (means[name], name))]
+
+
+class RegionOracle(Oracle):
+    """The same answer as logits of WT, TC, ET; a coin decides what must not count inside a region."""
+
+    outputs = "regions"
+
+    def decode(self, features, available):
+        flair = features[:, 0].round().long().clamp(0, 3)
+        answer = torch.where(available[:, 0, None, None, None], flair, 0)
+        coin = torch.rand(answer.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+        wt = (answer == 2) | ((answer != 0) & coin)
+        tc = (answer == 1) | ((answer == 3) & coin)
+        return 10.0 * torch.stack([wt, tc, answer == 3], dim=1).float() - 5
+
+
+def test_a_region_method_scores_as_one_of_classes(entries):
+    """Regions are made nested: ET over TC over WT."""
+    one, other = (
+        list(label_maps(method, entries[0], SETTINGS, CPU, None)) for method in (Oracle(), RegionOracle())
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert {0, 1, 2, 3} <= set(np.unique(other[0]))

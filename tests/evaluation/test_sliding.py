@@ -31,6 +31,8 @@ class Toy(nn.Module):
         self.decoded: list[int] = []
         self.dtypes: set[torch.dtype] = set()
 
+    outputs, merged = "classes", "probabilities"
+
     def bytes_per_voxel(self, subsets: int) -> int:
         return VOXEL * subsets
 
@@ -53,6 +55,8 @@ class Toy(nn.Module):
 
 class Position(nn.Module):
     """Logits that are the window's origin: shows where each window was said to lie."""
+
+    outputs, merged = "classes", "probabilities"
 
     def bytes_per_voxel(self, subsets: int) -> int:
         return VOXEL * subsets
@@ -290,3 +294,35 @@ def test_logits_of_another_shape_are_refused() -> None:
     method.head = nn.Conv3d(8, 3, 3, padding=1)
     with pytest.raises(ValueError, match="logits"):
         predict(method, volume(), WINDOW, STRIDE)
+
+
+class Regions(Position):
+    """Three region maps: the window's first voxel along the last axis as logits 0, 1, -1 times it."""
+
+    outputs = "regions"
+
+    def __init__(self, merged: str) -> None:
+        super().__init__()
+        self.merged = merged
+
+    def decode_subsets(self, features, subsets):
+        images, origin = features
+        logits = origin[:, 2, None].float() * torch.tensor([0.0, 1.0, -1.0])
+        maps = logits[..., None, None, None].expand(-1, -1, *images.shape[2:])
+        return maps.expand(len(subsets), *maps.shape)
+
+
+@pytest.mark.parametrize("merged", ["probabilities", "logits"])
+def test_regions_are_merged_as_they_are(merged: str) -> None:
+    """Windows of 4 at 0 and 2 in a row of 6; where they meet, the mean of sigmoids or that of logits."""
+    found = predict(Regions(merged), torch.zeros(4, 4, 4, 6), (4, 4, 4), (4, 4, 2))
+    assert found.shape == (15, 3, 4, 4, 6)
+
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    middle = sigmoid(1.0) if merged == "logits" else (sigmoid(0.0) + sigmoid(2.0)) / 2
+    row = [0.5, 0.5, middle, middle, sigmoid(2.0), sigmoid(2.0)]
+    assert found[3, 1, 2, 2].tolist() == pytest.approx(row)
+    assert found[3, 2, 2, 2].tolist() == pytest.approx([1 - p for p in row])
+    assert found[3, 0].unique().tolist() == [0.5]

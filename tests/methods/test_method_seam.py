@@ -69,8 +69,9 @@ def test_shapes(name, options):
     method, batch = ready(name, options), make_batch()
     with torch.no_grad():
         features = method.encode(batch.images, origin=batch.origin)
-        assert method.decode(features, batch.available).shape == (2, 4, SIDE, SIDE, SIDE)
-        assert method.decode_subsets(features, MASKS[:3]).shape == (3, 2, 4, SIDE, SIDE, SIDE)
+        maps = {"classes": 4, "regions": 3}[method.outputs]
+        assert method.decode(features, batch.available).shape == (2, maps, SIDE, SIDE, SIDE)
+        assert method.decode_subsets(features, MASKS[:3]).shape == (3, 2, maps, SIDE, SIDE, SIDE)
 
 
 @every_method

@@ -213,6 +213,21 @@ def labels_to_native(probabilities: Tensor, meta: Meta) -> Tensor:
     return out
 
 
+def regions_to_native(probabilities: Tensor, meta: Meta) -> Tensor:
+    """Labels of the regions WT, TC, ET, [3, D, H, W] on the box, uint8 on the file's grid, made nested.
+
+    ET where its probability is above a half, else NCR/NET where TC's is, else ED where WT's is, else nothing.
+    """
+    import torch
+
+    region, where = to_native_region(probabilities, meta)
+    out = torch.zeros(meta.native_shape, dtype=torch.uint8, device=region.device)
+    classes = out[where]
+    for found, label in zip(region, (2, 1, 3), strict=True):  # ED, NCR/NET, ET: each over those before
+        classes.masked_fill_(found > 0.5, label)
+    return out
+
+
 def to_native_region(probabilities: Tensor, meta: Meta) -> tuple[Tensor, tuple[slice, slice, slice]]:
     """As `to_native`, but only the voxels whose centres lie in the box: [K, ...], and where they lie."""
     out = probabilities.float()

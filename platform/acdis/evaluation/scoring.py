@@ -9,7 +9,7 @@ import torch
 
 from acdis.config import Evaluation
 from acdis.data.entry import Entry
-from acdis.data.preprocess import labels_to_native
+from acdis.data.preprocess import labels_to_native, regions_to_native
 from acdis.evaluation.examples import Example, Slices
 from acdis.evaluation.metrics import score_case
 from acdis.evaluation.records import Record
@@ -64,6 +64,7 @@ def label_maps(
     """Predicted labels [D, H, W] in the file's own grid, one subset after the other."""
     masks = torch.tensor([subset_mask(subset) for subset in subsets])
     images = torch.from_numpy(entry.whole()[0])
+    labels_of = regions_to_native if method.outputs == "regions" else labels_to_native
     probabilities = predict(
         method,
         images,
@@ -75,4 +76,4 @@ def label_maps(
         corner=entry.corner,
     )
     for subset_probabilities in probabilities:
-        yield labels_to_native(subset_probabilities, entry.meta).numpy()
+        yield labels_of(subset_probabilities, entry.meta).numpy()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from acdis import machine
-from acdis.vocabulary import CLASSES, MODALITIES, SUBSETS, subset_mask
+from acdis.vocabulary import CLASSES, MODALITIES, REGIONS, SUBSETS, subset_mask
 
 if TYPE_CHECKING:
     from acdis.methods.base import Method
@@ -74,7 +74,10 @@ def predict(
     progress: Progress | None = None,
     corner: Sequence[int] = (0, 0, 0),
 ) -> Tensor:
-    """Class probabilities of a whole case for every subset: the mean of the windows' softmax.
+    """Probabilities of a whole case for every subset: the mean of the windows' softmax.
+
+    Of a method that gives regions the mean of their sigmoid; where it merges logits, softmax or sigmoid of
+    the windows' mean logits.
 
     A volume smaller than a window is padded with zeros at its far end and the result cropped back, so a
     window's `origin` is its place in the whole volume. Evaluation mode, no gradients; modes are put back
@@ -93,7 +96,7 @@ def predict(
         corner: where the first voxel of `images` lies in the whole volume.
 
     Returns:
-        float32 [S, 4 classes, D, H, W] on the CPU (S × 16 bytes per voxel).
+        float32 [S, 4 classes or 3 regions, D, H, W] on the CPU (S × 16 or 12 bytes per voxel).
 
     Raises:
         ValueError: shapes that do not fit, a subset without a modality, a result not finite.
@@ -104,7 +107,7 @@ def predict(
     padded = pad(images, window)
     starts = windows(padded.shape[1:], window, stride)
     share = _share(method, len(subsets), math.prod(window), device, memory)
-    total = torch.zeros(len(subsets), len(CLASSES), *padded.shape[1:])
+    total = torch.zeros(len(subsets), _maps(method), *padded.shape[1:])
     counts = torch.zeros(*padded.shape[1:])
     mixed = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
     with torch.no_grad(), _evaluating(method), mixed:
@@ -118,7 +121,17 @@ def predict(
     if not total.sum().isfinite():
         raise ValueError("the prediction is not finite: the images or the method's weights hold NaN or inf")
     depth, height, width = images.shape[1:]
-    return total.div_(counts)[..., :depth, :height, :width]
+    mean = total.div_(counts)[..., :depth, :height, :width]
+    return _probabilities(method, mean, dim=1) if method.merged == "logits" else mean
+
+
+def _maps(method: Method) -> int:
+    return len(REGIONS if method.outputs == "regions" else CLASSES)
+
+
+def _probabilities(method: Method, logits: Tensor, dim: int) -> Tensor:
+    """Of each region for itself, or of the classes along `dim`."""
+    return logits.float().sigmoid() if method.outputs == "regions" else logits.float().softmax(dim)
 
 
 class Share(NamedTuple):
@@ -157,7 +170,7 @@ def _add_windows(
     subsets: Tensor,
     chunk: int,
 ) -> None:
-    """Add the softmax of some windows, all subsets, to `total` [S, 4, D, H, W]."""
+    """Add what is merged of some windows, all subsets, to `total` [S, 4 or 3, D, H, W]."""
     crops = torch.stack([images[(slice(None), *place)] for place in places])
     starts = [[side.start + at for side, at in zip(place, corner, strict=True)] for place in places]
     origin = torch.tensor(starts, device=device)
@@ -165,12 +178,13 @@ def _add_windows(
     for first in range(0, len(subsets), chunk):
         part = subsets[first : first + chunk]
         logits = method.decode_subsets(features, part)
-        expected = (len(part), len(places), len(CLASSES), *crops.shape[2:])
+        expected = (len(part), len(places), _maps(method), *crops.shape[2:])
         if logits.shape != expected:
             raise ValueError(f"decode_subsets gave logits {tuple(logits.shape)} where {expected} is due")
-        probabilities = logits.float().softmax(dim=2).cpu()
+        merged = logits.float() if method.merged == "logits" else _probabilities(method, logits, dim=2)
+        merged = merged.cpu()
         for at, place in enumerate(places):
-            total[(slice(first, first + chunk), slice(None), *place)] += probabilities[:, at]
+            total[(slice(first, first + chunk), slice(None), *place)] += merged[:, at]
 
 
 def _check(images: Tensor, subsets: Tensor) -> None:

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -81,12 +81,18 @@ class Method(nn.Module, ABC):
     Attributes:
         Options: what only this method knows.
         version: raised when a change of the code changes the weights that a training gives.
+        outputs: of what `decode` gives logits: 4 exclusive "classes", or the 3 "regions" WT, TC, ET, each for
+            itself. The evaluation merges windows as they are, and makes regions nested at the end: a voxel is
+            ET where its ET map says so, else NCR/NET where TC's does, else ED where WT's does.
+        merged: what is averaged where windows overlap: "probabilities" (softmax or sigmoid), or "logits".
         training_only: names of the children that inference does without.
         diagnostics: numbers worth logging that are no losses; each forward overwrites them.
     """
 
     Options: ClassVar[type[MethodOptions]]
     version: ClassVar[int]
+    outputs: ClassVar[Literal["classes", "regions"]] = "classes"
+    merged: ClassVar[Literal["probabilities", "logits"]] = "probabilities"
     training_only: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
@@ -99,10 +105,10 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, features: Any, available: Tensor) -> Tensor:
-        """Logits `[B, 4 classes, D, H, W]` from what `encode` gave and `available`, bool `[B, 4]`."""
+        """Logits `[B, 4 or 3, D, H, W]` from what `encode` gave and `available`, bool `[B, 4]`."""
 
     def decode_subsets(self, features: Any, subsets: Tensor) -> Tensor:
-        """Logits `[S, B, 4 classes, D, H, W]` for subsets, each given to the whole batch.
+        """Logits `[S, B, 4 or 3, D, H, W]` for subsets, each given to the whole batch.
 
         Args:
             subsets: bool `[S, 4]` on the CPU, wherever the features are: reading it makes no device wait.
