@@ -10,7 +10,7 @@ import pytest
 
 from acdis import methods
 from acdis.ablation import cells
-from acdis.ablation.members import resolve
+from acdis.ablation.members import generations, resolve
 from acdis.ablation.spec import Spec, load, select
 from acdis.config import Experiment
 from acdis.data.inputs import Inputs
@@ -89,3 +89,65 @@ def test_a_thousand_members_are_resolved_in_two_seconds(tables: dict[str, Spec],
     members = resolve([spec], lambda _: inputs)
     assert len({each.cell for each in members}) == 1156
     assert time.process_time() - start < 2
+
+
+PARENTS = """\
+base: base.yaml
+seeds: [4, 2]
+baseline: plain
+set: {method.name: uhemis}
+rows:
+  pupil: {set: {method.parents.teacher: master, method.parents.start: uhemis-0123456789ab}}
+  master: {set: {training.epochs: 3}}
+  plain: {}
+"""
+
+
+@pytest.fixture
+def roles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """U-HeMIS as a method that may have parents."""
+    options = type(methods.validate("uhemis", {}))
+    monkeypatch.setattr(options, "roles", lambda self: ("start", "teacher"))
+    monkeypatch.setattr(options, "required_roles", lambda self: ())
+
+
+@pytest.mark.usefixtures("roles")
+def test_a_rows_parents_are_cells_of_the_same_seed_and_come_first(write: Write, inputs: Inputs) -> None:
+    members = resolve([load(write(PARENTS))], lambda _: inputs)
+    assert [(each.row.id, each.seed) for each in members] == [
+        (row, seed) for row in ("pupil", "master", "plain") for seed in (4, 2)
+    ]
+    for pupil, master in zip(members[:2], members[2:4], strict=True):
+        named = {"teacher": master.cell, "start": "uhemis-0123456789ab"}
+        assert pupil.experiment.method.parents == named
+    assert [[each.row.id for each in part] for part in generations(members)] == [
+        ["master", "master", "plain", "plain"],
+        ["pupil", "pupil"],
+    ]
+    names = [each.cell for each in members]
+    other = resolve([load(write(PARENTS.replace("epochs: 3", "epochs: 4")))], lambda _: inputs)
+    changed = [name != each.cell for name, each in zip(names, other, strict=True)]
+    assert changed == [True] * 4 + [False] * 2  # another teacher is another pupil
+
+
+@pytest.mark.usefixtures("roles")
+def test_rows_that_are_each_others_parents_are_refused(write: Write, inputs: Inputs) -> None:
+    text = PARENTS.replace("{training.epochs: 3}", "{method.parents.teacher: pupil}")
+    with pytest.raises(UserError, match="'pupil', 'master' lead round in a circle"):
+        resolve([load(write(text))], lambda _: inputs)
+
+
+def test_a_method_says_which_parents_it_takes(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"line 6: method\.parents\.teacher: uhemis has no .*; it takes none"):
+        load(write(PARENTS))
+    options = type(methods.validate("uhemis", {}))
+    monkeypatch.setattr(options, "roles", lambda self: ("teacher",))
+    monkeypatch.setattr(options, "required_roles", lambda self: ("teacher",))
+    with pytest.raises(UserError, match=r"method\.parents\.teacher: not given; name a row of the spec"):
+        load(
+            write(
+                PARENTS.replace(
+                    "{method.parents.teacher: master, method.parents.start: uhemis-0123456789ab}", "{}"
+                )
+            )
+        )

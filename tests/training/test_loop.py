@@ -254,3 +254,24 @@ def test_own_optimiser_schedule_and_feedback_resume_to_the_last_bit(small, entri
     assert [bool(entry["validation"]) for entry in whole.history] == [False, True, True]
     assert whole.method.asked == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]  # before every step
     assert float(whole.method.seen.sum()) > 1 + 2 + 1 + 2 - 0.1  # both epochs told, each to both
+
+
+def test_what_a_method_adopts_of_its_parents_is_there_before_the_first_step(small, tmp_path, monkeypatch):
+    """Also before a checkpoint is taken up, which has the last word."""
+
+    class Pupil(ACDIS):
+        def adopt(self, role, state):
+            assert role == "start"
+            self.load_inference_state(state)
+
+    monkeypatch.setattr(methods, "build", lambda name, **options: Pupil(methods.validate(name, options)))
+    experiment = small()
+    parent = loop.new_method(experiment.model_copy(update={"seed": 7}))
+    (tmp_path / "acdis-parent").mkdir()
+    checkpoint.save(tmp_path / "acdis-parent" / "weights.pt", parent.inference_state())
+    chosen = experiment.method.model_copy(update={"parents": {"start": "acdis-parent"}})
+    pupil = loop.begin(experiment.model_copy(update={"method": chosen}), tmp_path / "acdis-pupil", Group())
+    expected = parent.inference_state()
+    assert all(torch.equal(pupil.method.state_dict()[name], value) for name, value in expected.items())
+    with pytest.raises(UserError, match=r"method\.parents: Pupil takes no parent as 'teacher'"):
+        ACDIS.adopt(pupil.method, "teacher", expected)

@@ -36,7 +36,9 @@ def identity(experiment: Experiment, data_fingerprint: str, method_version: int)
     """
     tree = experiment.model_dump(mode="json")
     training = tree["training"]
-    chosen = {key: tree["method"][key] for key in ("name", "options")}
+    # Without parents as it was before there were any, so that names stay.
+    parts = ("name", "options", *(("parents",) if tree["method"]["parents"] else ()))
+    chosen = {key: tree["method"][key] for key in parts}
     choosing: dict[str, Any] = {}
     if training["selection"] == "best":
         choosing = {"window": tree["evaluation"]["window"], "stride": tree["evaluation"]["stride"]}

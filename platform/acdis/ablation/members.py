@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from acdis import config, methods
@@ -72,23 +72,62 @@ def resolve(specs: Sequence[Spec], opened: Callable[[Experiment], Inputs]) -> li
     for spec in specs:
         draft = config.draft(spec.base, spec.overrides)
         mine: dict[str, Member] = {}
-        for row in spec.rows:
-            experiment = decide(experiment_of(draft, row))
+        named: dict[tuple[str, int], str] = {}
+        rows = [(row, decide(experiment_of(draft, row))) for row in spec.rows]
+        for row, experiment in _parents_first(rows, spec):
             if experiment.data not in known:
                 inputs = opened(experiment)
                 known[experiment.data] = _Opened(inputs, inputs.fingerprint, inputs.test_fingerprint)
-            for member in _of_row(spec, row, experiment, known[experiment.data]):
+            for member in _of_row(spec, row, experiment, known[experiment.data], named):
                 _refuse_twin(mine.get(member.cell), member)
                 mine[member.cell] = member
-        members += mine.values()
+                named[row.id, member.seed] = member.cell
+        order = {row.id: place for place, row in enumerate(spec.rows)}
+        members += sorted(mine.values(), key=lambda member: order[member.row.id])
     return members
 
 
-def _of_row(spec: Spec, row: Row, experiment: Experiment, opened: _Opened) -> Iterator[Member]:
+def generations(members: Sequence[Member]) -> list[list[Member]]:
+    """Members without a parent among them first, then those whose parents stand before them, and so on."""
+    left, done, found = list(members), set[str](), list[list[Member]]()
+    there = {member.cell for member in members}
+    while left:
+        ready = [each for each in left if there.intersection(each.experiment.method.parents.values()) <= done]
+        found.append(ready)
+        done |= {member.cell for member in ready}
+        left = [member for member in left if member not in ready]
+    return found
+
+
+def _parents_first(rows: Sequence[tuple[Row, Experiment]], spec: Spec) -> list[tuple[Row, Experiment]]:
+    """Rows after those that they name as parents.
+
+    Raises:
+        UserError: rows are each other's parents.
+    """
+    names, left, ordered = {row.id for row, _ in rows}, list(rows), list[tuple[Row, Experiment]]()
+    while left:
+        before = {row.id for row, _ in ordered}
+        ready = [pair for pair in left if names.intersection(pair[1].method.parents.values()) <= before]
+        if not ready:
+            circle = ", ".join(repr(row.id) for row, _ in left)
+            raise UserError(f"{spec.path}: method.parents of the rows {circle} lead round in a circle")
+        ordered += ready
+        left = [pair for pair in left if pair not in ready]
+    return ordered
+
+
+def _of_row(
+    spec: Spec, row: Row, experiment: Experiment, opened: _Opened, named: Mapping[tuple[str, int], str]
+) -> Iterator[Member]:
+    """A row's members; `named` has the cells of the rows before, by row and seed."""
     version = methods.version(experiment.method.name)
     evaluation = cells.evaluation_name(experiment, opened.test_fingerprint)
     for seed in spec.seeds:
-        seeded = experiment.model_copy(update={"seed": seed})
+        of = experiment.method.parents
+        parents = {role: named.get((parent, seed), parent) for role, parent in of.items()}
+        method = experiment.method.model_copy(update={"parents": parents})
+        seeded = experiment.model_copy(update={"seed": seed, "method": method})
         name = cells.cell_name(seeded, opened.fingerprint, version)
         yield Member(spec, row, seed, seeded, opened.inputs, name, evaluation)
 

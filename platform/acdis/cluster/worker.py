@@ -37,7 +37,7 @@ def run(job: dict[str, Any]) -> str | None:
     if cell.state().get("status") == "failed":
         return None  # Ray restarted the others of a worker that has said why it gave up; see below
     group = _group(job["threads"])
-    problems = [problem for problem in group.gather([_unseen(cell, job["entries"])]) if problem]
+    problems = [problem for problem in group.gather([_unseen(cell, job)]) if problem]
     if problems:  # told to the driver by way of Ray: the cell's folder may be what is missing here
         return f"{'; '.join(dict.fromkeys(problems))}; every node must see the same ACDIS_HOME"
     attempt = secrets.token_hex(4)
@@ -71,9 +71,15 @@ def run(job: dict[str, Any]) -> str | None:
     return None
 
 
-def _unseen(cell: Cell, entries: dict[str, list[Any]]) -> str | None:
+def _unseen(cell: Cell, job: dict[str, Any]) -> str | None:
     """Why nothing can be trained on this node: it does not see the storage that the driver has written to."""
-    needed = [cell.folder / "config.yaml", *(entry.path for part in entries.values() for entry in part)]
+    names = job["experiment"]["method"].get("parents", {}).values()
+    parents = [cell.folder.parent / name / cell.weights.name for name in names]
+    needed = [
+        cell.folder / "config.yaml",
+        *parents,
+        *(entry.path for part in job["entries"].values() for entry in part),
+    ]
     missing = [path for path in needed if not path.exists()]
     if not missing:
         return None

@@ -161,6 +161,11 @@ class MethodChoice(Config):
         default_factory=dict,
         description="{method: its options}, used when a row or an override chooses that method instead",
     )
+    parents: dict[str, str] = Field(
+        default_factory=dict,
+        description="{role: a row of the same spec, or a trained cell}: whose weights it starts or learns "
+        "from; trained first, with the same seed unless a cell is named",
+    )
 
 
 class Training(Config):

@@ -106,7 +106,8 @@ def resolve(experiment: config.Experiment, given: Collection[str] | None = None)
         raise config.InvalidError([(("method", "options", key), f"method.options.{key}: {reason}")])
     _check_sides(experiment, options.crop_rule())
     _check_pieces(experiment.scaling, options.whole_batch())
-    method = config.MethodChoice(name=choice.name, options=options.written())
+    _check_parents(choice, options.roles(), options.required_roles())
+    method = config.MethodChoice(name=choice.name, options=options.written(), parents=choice.parents)
     return experiment.model_copy(update={"method": method})
 
 
@@ -123,6 +124,18 @@ def _check_others(name: str, options: Mapping[str, Any]) -> None:
             for key, phrase in error.problems
         ]
         raise config.InvalidError(phrases) from None
+
+
+def _check_parents(choice: config.MethodChoice, roles: Collection[str], required: Collection[str]) -> None:
+    for role in choice.parents:
+        if role not in roles:
+            there = f"it takes {', '.join(roles)}" if roles else "it takes none"
+            phrase = f"method.parents.{role}: {choice.name} has no parent in this role; {there}"
+            raise config.InvalidError([(("method", "parents", role), phrase)])
+    lacking = [role for role in required if role not in choice.parents]
+    if lacking:
+        phrase = f"method.parents.{lacking[0]}: not given; name a row of the spec, or a trained cell"
+        raise config.InvalidError([(("method", "parents"), phrase)])
 
 
 def _check_sides(experiment: config.Experiment, rule: tuple[int, int]) -> None:

@@ -22,6 +22,14 @@ class MethodOptions(Config):
         """The option for which a worker must compute its share of a batch in one piece; none: no such."""
         return None
 
+    def roles(self) -> tuple[str, ...]:
+        """What `method.parents` may name, such as "start": those whose weights `Method.adopt` takes."""
+        return self.required_roles()
+
+    def required_roles(self) -> tuple[str, ...]:
+        """Those of them without which there is no training, such as "teacher"."""
+        return ()
+
     def crop_rule(self) -> tuple[int, int]:
         """Sides of crops and windows, voxels: multiples of the first number, the second at least."""
         return 1, 1

@@ -29,6 +29,7 @@ from acdis.training.group import Group
 LAST = "last.pt"
 BEFORE = "before.pt"
 BEST = "best.pt"
+WEIGHTS = "weights.pt"  # of a cell that is trained, for inference
 #: The training state in a cell's folder, of no use when the training is over.
 STATE = (LAST, BEFORE, BEST)
 log = logging.getLogger(__name__)
@@ -64,12 +65,17 @@ class Run:
 def begin(experiment: Experiment, folder: Path, group: Group) -> Run:
     """A run at its first epoch, or where the checkpoint in `folder` left it; if damaged, the one before.
 
+    Parents (`method.parents`) are cells beside `folder`: what the method adopts of them comes first.
+
     Raises:
         UserError: the checkpoints are damaged, or one belongs to another model, or the device lacks bf16.
     """
     settings = experiment.training
     precision.check(settings.precision, group.device)
-    method = new_method(experiment).to(group.device)
+    method = new_method(experiment)
+    for role, parent in experiment.method.parents.items():
+        method.adopt(role, checkpoint.load(folder.parent / parent / WEIGHTS))
+    method.to(group.device)
     method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     set_checkpointing(method, experiment.scaling.activation_checkpointing)
     # Kernels of one input channel or one voxel are the same in both orders of memory, so strides of weight

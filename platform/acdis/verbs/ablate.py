@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acdis import home
 from acdis.ablation.cells import Cell
-from acdis.ablation.members import Member
+from acdis.ablation.members import Member, generations
 from acdis.ablation.pace import clock
 from acdis.ablation.survey import Standing, survey
 from acdis.cluster import session
@@ -20,7 +20,7 @@ from acdis.cluster.tune import run_all
 from acdis.errors import UserError
 from acdis.files import write_text
 from acdis.tracking.lineage import lineage
-from acdis.verbs.cell import BEFORE_SECONDS, complete, tracker_of
+from acdis.verbs.cell import BEFORE_SECONDS, check_parents, complete, tracker_of
 from acdis.verbs.crowd import BUSY, Crowd
 from acdis.verbs.parents import parents
 from acdis.verbs.progress import Display
@@ -87,6 +87,7 @@ def ablate(request: Request) -> str:
 
 def _all(members: Sequence[Member], request: Request, base: Path, display: Display) -> None:
     """Train what is due; wait for what other processes train, and train what one leaves behind that dies."""
+    check_parents([member.experiment for member in members], {member.cell for member in members}, base)
     standings = survey(members, base)
     jobs = _jobs(standings, base)
     due = _with(standings, *(("failed",) if request.failed else ("missing", "failed")))
@@ -97,8 +98,12 @@ def _all(members: Sequence[Member], request: Request, base: Path, display: Displ
     )
     with parents(members, base):
         for _ in range(ROUNDS):
-            if due:
-                _run([jobs[name] for name in due], members, request.at_once, base, display)
+            for generation in generations(members):  # parents first
+                wanted = [
+                    jobs[name] for name in dict.fromkeys(each.cell for each in generation) if name in due
+                ]
+                if wanted:
+                    _run(wanted, members, request.at_once, base, display)
             due = [] if request.failed else _left_behind(members, running, base, display)
             running = []  # they are ours now
             if not due:

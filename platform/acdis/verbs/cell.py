@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,26 @@ def complete(job: Job, tags: dict[str, str], train: Callable[[], None], say: Say
     if store and not store.push():
         say(f"scaling.storage: {store.address} does not have all of it; the same command sends the rest")
     return text
+
+
+def check_parents(experiments: Iterable[Experiment], trained: Collection[str], base: Path) -> None:
+    """Every parent is among what is trained now, or a cell that has its weights.
+
+    Raises:
+        UserError: one is neither.
+    """
+    for experiment in experiments:
+        for role, parent in experiment.method.parents.items():
+            if parent in trained:
+                continue
+            try:
+                found = cells.find_trained(base, parent)
+            except UserError as error:
+                raise UserError(
+                    f"method.parents.{role}: no row of the spec is called so, and {error}"
+                ) from None
+            if found.name != parent:
+                raise UserError(f"method.parents.{role}: {parent}: give the cell's whole name, {found.name}")
 
 
 def _own_tags(job: Job) -> dict[str, str]:

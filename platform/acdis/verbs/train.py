@@ -20,7 +20,7 @@ from acdis.tracking.lineage import lineage
 from acdis.tracking.patch import of_this_run
 from acdis.tracking.runs import check_uri, default_uri
 from acdis.verbs import publish
-from acdis.verbs.cell import complete, evaluation_folder, projection, tracking_of
+from acdis.verbs.cell import check_parents, complete, evaluation_folder, projection, tracking_of
 from acdis.verbs.progress import Display
 from acdis.verbs.specs import prepare
 
@@ -36,6 +36,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
     """
     experiment = resolve(methods.load(path, overrides))
     base = home.home()
+    check_parents([experiment], (), base)
     with Display() as display:
         inputs = prepare(experiment, base, display, tracked=True)
         tags = lineage()
