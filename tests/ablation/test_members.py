@@ -15,6 +15,7 @@ from acdis.ablation.spec import Spec, load, select
 from acdis.config import Experiment
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
+from acdis.report.collect import outline
 
 TWO = """\
 base: base.yaml
@@ -151,3 +152,17 @@ def test_a_method_says_which_parents_it_takes(write: Write, monkeypatch: pytest.
                 )
             )
         )
+
+
+def test_rows_that_are_not_scored_have_no_test_cases_and_stand_in_no_table(
+    write: Write, inputs: Inputs
+) -> None:
+    scored = resolve([load(write(TWO))], lambda _: inputs)
+    text = TWO.replace("  b: {set: {", "  b: {set: {scored: false, ")
+    members = resolve([load(write(text))], lambda _: inputs)
+    assert [len(each.inputs.test) for each in members] == [2, 2, 0, 0]
+    assert [each.cell for each in members] == [each.cell for each in scored]  # the weights are the same
+    (facts,) = outline(members)
+    assert [row.id for row in facts.rows] == ["a"]
+    with pytest.raises(UserError, match="scored: the baseline 'b' must be scored"):
+        load(write(text.replace("baseline: a", "baseline: b")))

@@ -129,7 +129,8 @@ def _of_row(
         method = experiment.method.model_copy(update={"parents": parents})
         seeded = experiment.model_copy(update={"seed": seed, "method": method})
         name = cells.cell_name(seeded, opened.fingerprint, version)
-        yield Member(spec, row, seed, seeded, opened.inputs, name, evaluation)
+        inputs = opened.inputs.for_scoring(experiment.scored)
+        yield Member(spec, row, seed, seeded, inputs, name, evaluation)
 
 
 def _refuse_twin(twin: Member | None, member: Member) -> None:

@@ -85,7 +85,8 @@ def load(path: Path, experiment: Path | None = None, overrides: Sequence[str] = 
     draft.parse()  # what is wrong with the base is said as such, not as a row's
     _check_overrides(overrides, lines, path)
     _check_idle(page, overrides, _check_rows(draft, lines))
-    file = page.file
+    file, baseline = page.file, _baseline(page, lines)
+    _check_scored(draft, next(line for line in lines if line.id == baseline))
     return Spec(
         name=path.stem,
         path=path,
@@ -94,7 +95,7 @@ def load(path: Path, experiment: Path | None = None, overrides: Sequence[str] = 
         base=base,
         overrides=tuple(overrides),
         seeds=file.seeds,
-        baseline=_baseline(page, lines),
+        baseline=baseline,
         rows=tuple(Row(line.id, line.label, line.changes, line.paper, line.note) for line in lines),
         excluded=sheet.combinations(page).excluded,
         source=file.paper,
@@ -169,6 +170,14 @@ def _baseline(page: Sheet, lines: Sequence[Line]) -> str:
         many = f"{len(found)} rows have these values" if found else "no row has these values"
         raise page.problem(("baseline",), f"baseline: {many}; give values that exactly one has")
     return found[0]
+
+
+def _check_scored(draft: Draft, baseline: Line) -> None:
+    changed = draft.above(baseline.changes, baseline.places, baseline.place)
+    if not changed.parse().scored:
+        raise changed.located(
+            InvalidError([(("scored",), f"scored: the baseline {baseline.id!r} must be scored")])
+        )
 
 
 def _check_overrides(overrides: Sequence[str], lines: Sequence[Line], path: Path) -> None:

@@ -296,6 +296,11 @@ class Experiment(Config):
         description="'published': what the method's authors set lies over this file, and under a row's `set` "
         "and the command line; 'common': the same for all methods",
     )
+    scored: bool = Field(
+        True,
+        description="whether the test cases are scored; off for a first stage or a teacher, which stands "
+        "in no table then",
+    )
     data: Data = Field(default_factory=Data)
     method: MethodChoice = Field(default_factory=MethodChoice)
     training: Training = Field(default_factory=Training)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acdis import home
@@ -54,6 +54,10 @@ class Inputs:
     validation: tuple[Entry, ...]
     test: tuple[Entry, ...]
     notes: tuple[str, ...] = ()  # what was taken for what, a line for all cases of a kind
+
+    def for_scoring(self, scored: bool) -> Inputs:
+        """These, or without test cases where nothing is to be scored."""
+        return self if scored else replace(self, test=())
 
     @property
     def fingerprint(self) -> str:

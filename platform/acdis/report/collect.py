@@ -38,9 +38,13 @@ def collect(members: Sequence[Member], base: Path) -> list[SpecFacts]:
 
 
 def outline(members: Sequence[Member], look: Look = lambda *_: (False, "", {}, "")) -> list[SpecFacts]:
-    """As `collect`, with what `look` says of the cells; without it no cell is looked at."""
+    """As `collect`, with what `look` says of the cells; without it no cell is looked at.
+
+    Rows that are not to be scored, such as teachers, are left out.
+    """
     once = functools.cache(look)
-    return [_spec(list(group), once) for _, group in groupby(members, key=lambda member: id(member.spec))]
+    scored = [member for member in members if member.experiment.scored]
+    return [_spec(list(group), once) for _, group in groupby(scored, key=lambda member: id(member.spec))]
 
 
 def reader(base: Path) -> Reader:

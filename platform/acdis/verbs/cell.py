@@ -107,7 +107,9 @@ def _train(job: Job, train: Callable[[], None], tracker: RunTracker) -> None:
 
 def _published(tracker: RunTracker, job: Job) -> str:
     if not job.inputs.test:
-        return "trained; no test cases, so no table (give data.split.test)"
+        return "trained; no test cases, so no table" + (
+            " (give data.split.test)" if job.experiment.scored else ": scored is false"
+        )
     title = f"{job.cell.name}, seed {job.experiment.seed}"
     return publish.scores(tracker, job.cell, job.evaluation, job.experiment.evaluation, title)
 

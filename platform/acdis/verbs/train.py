@@ -38,7 +38,7 @@ def train(path: Path, overrides: Sequence[str]) -> None:
     base = home.home()
     check_parents([experiment], (), base)
     with Display() as display:
-        inputs = prepare(experiment, base, display, tracked=True)
+        inputs = prepare(experiment, base, display, tracked=True).for_scoring(experiment.scored)
         tags = lineage()
         job = job_of(experiment, inputs, base, tags)
         display.say(f"cell {job.cell.name} in {job.cell.folder}")
