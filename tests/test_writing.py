@@ -222,7 +222,7 @@ PAST = {
 }
 ALLOWED = {
     "cluster/head.py": "the log of a process",
-    "memory.py": "a file of /proc",
+    "machine.py": "a file of /proc",
     "data/cache.py": "np.save into a folder that `publish` moves",
     "data/phantom.py": "nib.save into a folder that `publish` moves",
     "ablation/damage.py": "sets a damaged file aside",
