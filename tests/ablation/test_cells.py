@@ -111,6 +111,7 @@ OTHER: dict[str, Any] = {
     "method.options.base_width": 8,
     "method.options.levels": 3,
     "method.options.padding": "reflect",
+    "method.options.norm": "group",
     "method.options.afeb": "conv",
     "method.options.afeb_attention": "bottleneck",
     "method.options.afeb_tokens": 6,

@@ -182,7 +182,7 @@ class Training(Config):
         le=1_000_000,
         description="optimiser steps per epoch; none: one pass over the cases (110 for 219 cases at batch 2)",
     )
-    learning_rate: PositiveFloat = Field(1e-4, le=100, description="Adam's (paper: 1e-4)")
+    learning_rate: PositiveFloat = Field(1e-4, description="Adam's (paper: 1e-4)")
     weight_decay: float = Field(1e-4, ge=0, description="Adam's L2 (paper: 1e-4)")
     amsgrad: bool = Field(True, description="RFNet: on")
     poly_power: float = Field(
