@@ -166,6 +166,8 @@ def test_no_field_is_forgotten() -> None:
         "evaluation",
         "scaling",
         "tracking",
+        "recipe",  # 'common' once it is resolved
+        "scored",
     }
     assert get_args(Training.model_fields["selection"].annotation) == ("last", "best")
 
