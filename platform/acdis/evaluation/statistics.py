@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr, stdtr, stdtrit
+
+from acdis.errors import UserError
+from acdis.evaluation.mrmc import mean_squares, unequal_rows
+from acdis.vocabulary import REGIONS
 
 #: Of every test and interval in a report.
 ALPHA = 0.05
@@ -17,6 +22,163 @@ ALPHA = 0.05
 EXACT_CASES = 200
 #: Differences are rounded to this many digits before they are ranked: 1e-17 is a tie, not a difference.
 DIGITS = 10
+
+#: Standard errors below this (points) are rounding, not spread.
+NOTHING = 1e-9
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row minus another in one region, in points.
+
+    Attributes:
+        row, against: places of the two rows.
+        region: of `REGIONS`.
+        delta: mean over seeds and patients.
+        low, high: 95 % interval of this difference alone.
+        p: two-sided, not corrected; with one seed about cases alone: these two trainings only.
+        p_adjusted: by Holm over the family.
+        verdict: better, worse, equal (within the margin), undecided; `one seed`: nothing about the method.
+        error, freedom: standard error of delta and its degrees of freedom.
+        apart: one of the two spreads more than the table; the error is from this pair's own differences.
+        seeds, patients: how many of each all rows have.
+    """
+
+    row: int
+    against: int
+    region: str
+    delta: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+    verdict: str
+    error: float
+    freedom: float
+    apart: bool
+    seeds: int
+    patients: int
+
+
+def compare(
+    scores: np.ndarray,
+    baseline: int = 0,
+    patients: Sequence[str] | None = None,
+    *,
+    family: Sequence[tuple[int, str] | tuple[int, str, int]] | None = None,
+    margin: float = 1.0,
+) -> list[Comparison]:
+    """Which rows of a table differ, by a multi-reader multi-case analysis (`mrmc`), Holm over the family.
+
+    Args:
+        scores: [R, S, N, 3] in per cent, rows × seeds × cases × regions, seeds and cases the same for every
+            row; NaN where a score is missing. A seed that a row lacks wholly is left out for all rows, then
+            every case of which a score is missing.
+        baseline: the row that the others are compared with.
+        patients: of each case; scans of one patient are averaged first. None or empty: each its own.
+        family: what is asked, (row, region) against the baseline or (row, region, other row); by default
+            every row but the baseline in every region. Only this is answered.
+        margin: points within which two rows are equal, by two one-sided tests.
+
+    Raises:
+        UserError: the scores have another shape, or no seed or case is left; a row or region does not exist.
+    """
+    values, count = _complete(np.asarray(scores, dtype=np.float64), patients), len(scores)
+    if family is None:
+        family = [(row, region) for row in range(count) if row != baseline for region in REGIONS]
+    asked = [(*question, baseline)[:3] for question in family]
+    for row, region, other in asked:
+        if region not in REGIONS or row == other or not (0 <= row < count and 0 <= other < count):
+            raise UserError(
+                f"compare: {row} with {other} in {region}: give two rows of 0 to {count - 1}, "
+                f"and one of {', '.join(REGIONS)}"
+            )
+    seeds, persons = values.shape[1:3]
+    apart = [unequal_rows(values[..., place]) if seeds > 1 < persons else () for place in range(len(REGIONS))]
+    errors = []
+    for row, region, other in asked:
+        place = REGIONS.index(region)
+        errors.append(_error(values[..., place], row, other, apart[place]))
+    deltas = [
+        float((values[row, ..., REGIONS.index(region)] - values[other, ..., REGIONS.index(region)]).mean())
+        for row, region, other in asked
+    ]
+    differs = [2 * _tail(abs(delta), *error) for delta, error in zip(deltas, errors, strict=True)]
+    adjusted = holm(differs)
+    same = holm([_tail(margin - abs(delta), *error) for delta, error in zip(deltas, errors, strict=True)])
+    answers = []
+    for place, (row, region, other) in enumerate(asked):
+        delta, (error, freedom) = deltas[place], errors[place]
+        half = float(stdtrit(freedom, 1 - ALPHA / 2)) * error
+        verdict = "one seed" if seeds == 1 else _verdict(delta, adjusted[place], same[place])
+        out = bool({row, other} & set(apart[REGIONS.index(region)]))
+        answers.append(
+            Comparison(
+                row,
+                other,
+                region,
+                delta,
+                delta - half,
+                delta + half,
+                min(1.0, differs[place]),
+                adjusted[place],
+                verdict,
+                error,
+                freedom,
+                out,
+                seeds,
+                persons,
+            )
+        )
+    return answers
+
+
+def _complete(scores: np.ndarray, patients: Sequence[str] | None) -> np.ndarray:
+    """[R, S, patients, 3] without the seeds and cases that a row lacks, scans of a patient averaged."""
+    if scores.ndim != 4 or scores.shape[3] != len(REGIONS):
+        raise UserError(f"compare: scores {list(scores.shape)} are not [rows, seeds, cases, {len(REGIONS)}]")
+    names = np.asarray(patients if patients is not None and len(patients) else range(scores.shape[2]))
+    if len(names) != scores.shape[2]:
+        raise UserError(f"compare: {len(names)} patients for {scores.shape[2]} cases; give one for each case")
+    kept = scores[:, ~np.isnan(scores).all(axis=(2, 3)).any(axis=0)]
+    whole = ~np.isnan(kept).any(axis=(0, 1, 3))
+    if not kept.shape[1] or not whole.any():
+        raise UserError(
+            "compare: no seed and case has scores of all rows; leave a row out or train what lacks"
+        )
+    kept, names = kept[:, :, whole], names[whole]
+    return np.stack([kept[:, :, names == name].mean(axis=2) for name in np.unique(names)], axis=2)
+
+
+def _error(scores: np.ndarray, row: int, other: int, apart: tuple[int, ...]) -> tuple[float, float]:
+    """Standard error of row − other in scores [R, S, N] and its degrees of freedom.
+
+    Where one of the two lies apart, from the two alone: with two rows the mean squares are those of their
+    paired seed differences, and this is Welch's error over them and the cases.
+    """
+    seeds, persons = scores.shape[1:]
+    if persons == 1:
+        return math.inf, 1.0
+    if seeds == 1:
+        differences = scores[row, 0] - scores[other, 0]
+        return float(differences.std(ddof=1)) / math.sqrt(persons), persons - 1.0
+    pooled = [row, other]
+    if not {row, other} & set(apart):
+        pooled = [place for place in range(len(scores)) if place not in apart]
+    return mean_squares(scores[pooled]).difference()
+
+
+def _tail(distance: float, error: float, freedom: float) -> float:
+    """One-sided p of so large a distance."""
+    if error < NOTHING:
+        return 0.0 if distance > NOTHING else 0.5
+    return float(stdtr(freedom, -distance / error))
+
+
+def _verdict(delta: float, p_differs: float, p_same: float) -> str:
+    if p_differs <= ALPHA:
+        return "better" if delta > 0 else "worse"
+    return "equal" if p_same <= ALPHA else "undecided"
 
 
 def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
