@@ -95,6 +95,9 @@ def train(method: Any, optimisers: Sequence[Any], batch: Any, side: str) -> floa
         optimiser.zero_grad(set_to_none=True)
     loss = step.loss(method, batch, side)
     loss.backward()
+    for name, parameter in method.named_parameters():
+        if name.startswith("synthesisers.") and parameter.grad is None:
+            parameter.grad = parameter.new_zeros(parameter.shape)  # a step of ours is static: 0, and not none
     for optimiser in optimisers:
         optimiser.step()
     return float(loss.detach())

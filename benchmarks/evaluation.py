@@ -77,7 +77,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from acdis import machine, methods
+    from acdis import machine as process
+    from acdis import methods
     from acdis.evaluation import sliding
 
     torch.manual_seed(0)
@@ -88,8 +89,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     window, stride = [options.window] * 3, [options.window // 2] * 3
     count = len(sliding.windows(images.shape[1:], window, stride))
     warm = torch.zeros(4, *window)
-    before = machine.resident()
-    machine.reset_peak()
+    before = process.resident()
+    process.reset_peak()
     if options.side == "plain":
         seconds, found = _timed(lambda: plain_way(options.method, method, images, window, stride))
     else:
@@ -101,14 +102,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             return sliding.predict(method, of, window, stride, autocast=dtype, memory=most)
 
         ours(warm)
-        machine.reset_peak()
+        process.reset_peak()
         seconds, found = _timed(lambda: ours(images))
     np.save(options.out, found.numpy())
     return {
         "seconds": seconds,
         "windows": count,
         "window_seconds": seconds / count,
-        "peak_over_start_gb": (machine.peak() - before) / machine.GB,
+        "peak_over_start_gb": (process.peak() - before) / machine.GB,
         **bound(options, method, window),
         "parameters": sum(p.numel() for p in method.inference_state().values()),
         "threads": torch.get_num_threads(),

@@ -133,7 +133,8 @@ def test_yaml_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag:
 def _cell(tag: str) -> Path:
     folder = Path("cell")
     folder.mkdir()
-    (folder / "config.yaml").write_text(f"seed: {tag}\n")
+    whole = config.dump(config.Experiment())  # half a configuration is refused before it is parsed
+    (folder / "config.yaml").write_text(whole.replace("seed: 0\n", f"seed: {tag}\n", 1))
     return folder
 
 

@@ -79,4 +79,7 @@ def test_the_loss_and_its_gradients(plain, shape, options):
     # One-hot labels and class weights are float32 on both sides.
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, others[name], rtol=1e-6, atol=1e-9, msg=name)
+        other = others[name]  # none: no sample lacks that modality, and a step of ours is static
+        assert other is not None or name.startswith("synthesisers.3."), name
+        expected = torch.zeros_like(gradient) if other is None else other
+        torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9, msg=name)

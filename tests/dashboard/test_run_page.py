@@ -222,7 +222,8 @@ def test_hostile_values(own_lab: Any) -> None:
     for name in ("<img src=x>.png", "a\nb.png", "é.txt"):
         (cell.folder / name).write_bytes(PICTURE)
     (Path(os.fsdecode(os.fsencode(cell.folder) + b"/\xff.png"))).write_bytes(PICTURE)
-    cell.update(step_seconds="soon", peak_bytes=None, epochs=bad)
+    state = cell.state() | {"step_seconds": "soon", "peak_bytes": None, "epochs": bad}
+    (cell.folder / "state.json").write_text(json.dumps(state))  # `update` would refuse it
     page = shown(own_lab, "fast", 0)
     assert page.status_code == 200
     assert "<script>alert" not in page.text

@@ -50,6 +50,7 @@ def test_the_same_command_once_takes_over_what_has_ended_unfinished(
     monkeypatch.setattr(ablate, "survey", survey)
     monkeypatch.setattr(ablate, "parents", lambda *_: nullcontext())
     monkeypatch.setattr(ablate, "_jobs", lambda *_: {"a": "a"})
+    monkeypatch.setattr(ablate, "generations", lambda _: [[SimpleNamespace(cell="a")]])
     monkeypatch.setattr(ablate, "_run", lambda jobs, *_: runs.append(jobs))
     with Display() as display:
         ablate._all([], ablate.Request([]), tmp_path, display)

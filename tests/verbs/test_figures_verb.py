@@ -105,9 +105,9 @@ def test_what_one_cell_cannot_show_is_said(
     cell: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rfnet = cell("rfnet")
-    figures([rfnet], "Phantom_00002", tmp_path)
+    figures([rfnet], "Phantom_00001", tmp_path)
     said = capsys.readouterr().out
-    assert _written(tmp_path) == [f"{rfnet}/figure{number}-Phantom_00002.png" for number in (1, 5)]
+    assert _written(tmp_path) == [f"{rfnet}/figure{number}-Phantom_00001.png" for number in (1, 5)]
     assert f"{rfnet}: Figure 7 is left out: the method rfnet synthesises no features" in said
     assert f"{rfnet}: Figure 6 is left out: it compares a cell with ACD" in said
 

@@ -45,7 +45,7 @@ def build(name: str, **options: Any) -> Method:
     from acdis.methods.base import initialise_by_name
 
     module, valid = _module(name), validate(name, options)
-    seed = int(torch.randint(2**63 - 1, ()))
+    seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     before = torch.get_rng_state()
     method: Method = module.model()(valid)
     torch.set_rng_state(before)  # what torch's own constructors have drawn
