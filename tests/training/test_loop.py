@@ -142,8 +142,10 @@ def test_training_without_preflight_is_the_same(usual, small, train, tmp_path, m
 
 
 def test_activation_checkpointing(usual, small, train, tmp_path):
-    """Only memory and time differ: weights are the same within rounding, of which Adam's division makes more: a
-    fifth of one step at the training's rate of 1e-4."""
+    """Only memory and time differ: weights are the same within rounding, of which Adam's division makes more.
+
+    A fifth of one step at the training's rate of 1e-4.
+    """
     run, _ = train(small({**TWO, "scaling.activation_checkpointing": True}, synthesis_start=1), tmp_path)
     state = usual[0].method.state_dict()
     for name, weight in run.method.state_dict().items():
