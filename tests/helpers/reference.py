@@ -65,7 +65,12 @@ def assert_stated(found, expected, rtol=1e-6):
     assert list(found.shape) == expected["shape"]
     values = [flat.mean(), flat.std(unbiased=False), *flat[:4], flat[n // 3], flat[2 * n // 3], flat[-1]]
     names = ["at n//3", "at 2n//3", "last"]
-    stated_values = [expected["mean"], expected["std"], *expected["first4"], *(expected[name] for name in names)]
+    stated_values = [
+        expected["mean"],
+        expected["std"],
+        *expected["first4"],
+        *(expected[name] for name in names),
+    ]
     torch.testing.assert_close(
         torch.stack(values), torch.tensor(stated_values, dtype=torch.float64), rtol=rtol, atol=1e-9
     )

@@ -117,11 +117,17 @@ def test_slots(shared):
     """N2: who stands for whom, in all 15 subsets."""
     table = stated(shared, FILE)["demoseg"]["examples"]["N2 slots"]["table"]
     assert len(table) == 15
-    groups = {f"{name}.{group}": float(10 * m + group) for m, name in enumerate(MODALITIES) for group in range(4)}
-    stems = [torch.tensor([groups[f"{name}.{g}"] for g in range(4)]).view(1, 4, 1, 1, 1) for name in MODALITIES]
+    groups = {
+        f"{name}.{group}": float(10 * m + group) for m, name in enumerate(MODALITIES) for group in range(4)
+    }
+    stems = [
+        torch.tensor([groups[f"{name}.{g}"] for g in range(4)]).view(1, 4, 1, 1, 1) for name in MODALITIES
+    ]
     for subset, expected in table.items():
         missing = [name not in subset.split("+") for name in MODALITIES]
-        spoiled = [torch.full_like(x, torch.nan) if gone else x for x, gone in zip(stems, missing, strict=True)]
+        spoiled = [
+            torch.full_like(x, torch.nan) if gone else x for x, gone in zip(stems, missing, strict=True)
+        ]
         slots = network.fill_slots(spoiled, mask(subset.split("+"))).flatten().tolist()
         assert slots == [groups[name] for name in expected]
 

@@ -44,7 +44,9 @@ class TestMMANet:
         weights = distillation.margin_weights(2 * s(41, 56, 1, 4, 4))
         distances = distillation.row_distances(s(1, 12, 1, 4, 3), s(21, 32, 1, 4, 3))
         assert weights[0].tolist() == pytest.approx(expected["row weights w (entropy share)"], abs=1e-8)
-        assert distances[0].tolist() == pytest.approx(expected["row distance d_r = sum_c (Gs-Gt)^2"], abs=1e-8)
+        assert distances[0].tolist() == pytest.approx(
+            expected["row distance d_r = sum_c (Gs-Gt)^2"], abs=1e-8
+        )
         found = (weights * distances).sum().item()
         assert found == pytest.approx(expected["sound: sum_r w_r d_r"], rel=1e-9)
 
@@ -115,7 +117,9 @@ class TestGaussians:
         expected = stated(shared)["uhved"]["posterior_and_KLD"]
         found = gaussians.product(self.parts(), self.mask(*given))
         assert found.mean.flatten().tolist() == pytest.approx(expected[f"posterior {name}"]["mu"], abs=1e-7)
-        assert found.logvar.flatten().tolist() == pytest.approx(expected[f"posterior {name}"]["logvar"], abs=1e-7)
+        assert found.logvar.flatten().tolist() == pytest.approx(
+            expected[f"posterior {name}"]["logvar"], abs=1e-7
+        )
         terms = expected[f"KLD terms, available={name}"]
         between, prior = gaussians.disagreement(self.parts(), self.mask(*given), MASKS)
         assert between.item() == pytest.approx(terms["inter (1/14 sum)"], rel=1e-9)
@@ -138,7 +142,9 @@ class TestGaussians:
         found = gaussians.product(parts, self.mask("T1", "T2"))
         x = torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None]
         mean, logvar = (torch.stack([g[i].flatten() for g in (parts[0], parts[2])]) for i in (0, 1))
-        log = Normal(0.0, 1.0).log_prob(x) + Normal(mean[:, None], (logvar[:, None] / 2).exp()).log_prob(x).sum(0)
+        log = Normal(0.0, 1.0).log_prob(x) + Normal(mean[:, None], (logvar[:, None] / 2).exp()).log_prob(
+            x
+        ).sum(0)
         curvature = log[0] - 2 * log[1] + log[2]
         top = (log[0] - log[2]) / (2 * curvature)
         torch.testing.assert_close(found.mean.flatten(), top, rtol=1e-5, atol=1e-6)

@@ -26,7 +26,9 @@ def nearest() -> list[list[int]]:
     """For each of `MODALITIES`: the indices of all, by rank, itself first."""
     order = []
     for name in MODALITIES:
-        partners = [one if name == other else other for pairs in RANKS for one, other in pairs if name in (one, other)]
+        partners = [
+            one if name == other else other for pairs in RANKS for one, other in pairs if name in (one, other)
+        ]
         order.append([MODALITIES.index(each) for each in (name, *partners)])
     return order
 

@@ -56,7 +56,8 @@ class Network(nn.Module):
         )
         used = list(enumerate(widths[:-1]))[0 if first else 1 :]
         self.gather = nn.ModuleList(
-            MambaFusion(tuple(side * 16 // 2**level for side in grid), w, interleaved, scan) for level, w in used
+            MambaFusion(tuple(side * 16 // 2**level for side in grid), w, interleaved, scan)
+            for level, w in used
         )
         self.gather_tokens = MambaFusion(grid, width, interleaved, scan)
         self.joint = Conv3d(width, width, 1)

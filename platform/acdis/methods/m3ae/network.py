@@ -52,9 +52,7 @@ class UNet(nn.Module):
         super().__init__()
         widths = [width * 2**level for level in range(4)]
         self.entry = Conv3d(inputs, width, 3, padding=1)
-        self.downs = nn.ModuleList(
-            Conv3d(w, 2 * w, 3, stride=2, padding=1) for w in widths[:-1]
-        )
+        self.downs = nn.ModuleList(Conv3d(w, 2 * w, 3, stride=2, padding=1) for w in widths[:-1])
         self.encoder = nn.ModuleList(
             nn.Sequential(*(Residual(w) for _ in range(count)))
             for w, count in zip(widths, (1, 2, 2, 4), strict=True)

@@ -126,7 +126,9 @@ class MmFormer(Method):
         grid = tuple(coarsest[0].shape[2:])
         tokens = tuple(
             block(tokens_of(embed(x)), positions(grid), generators)
-            for block, embed, positions, x in zip(self.intra, self.embed, self.positions, coarsest, strict=True)
+            for block, embed, positions, x in zip(
+                self.intra, self.embed, self.positions, coarsest, strict=True
+            )
         )
         shares = tuple(
             fusion.shares(level) for fusion, level in zip(self.fusion_decoder.fusions, finer, strict=True)
@@ -136,9 +138,7 @@ class MmFormer(Method):
     def _maps(self, features: Features, available: Tensor, generators: Generators) -> list[Tensor]:
         """The fusion decoder's maps before its heads, fine to coarse."""
         zero = features.tokens[0].new_zeros(())
-        tokens = [
-            torch.where(available[:, m, None, None], x, zero) for m, x in enumerate(features.tokens)
-        ]
+        tokens = [torch.where(available[:, m, None, None], x, zero) for m, x in enumerate(features.tokens)]
         positions = torch.cat([table(features.grid) for table in self.positions])
         mixed = self.inter(torch.cat(tokens, dim=1), positions, generators)
         rows = side_by_side(mixed.chunk(len(tokens), dim=1), self.options.view)

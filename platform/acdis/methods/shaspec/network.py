@@ -51,9 +51,7 @@ class NormAct(nn.Module):
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int | tuple[int, ...] = 1,
               dilation: int = 1, active: bool = True) -> nn.Sequential:  # fmt: skip
     """Standardised convolution, norm, activation."""
-    return nn.Sequential(
-        StandardConv3d(inputs, outputs, kernel, stride, dilation), NormAct(outputs, active)
-    )
+    return nn.Sequential(StandardConv3d(inputs, outputs, kernel, stride, dilation), NormAct(outputs, active))
 
 
 class Bottleneck(Block):

@@ -134,9 +134,7 @@ class Networks(nn.Module):
         super().__init__()
         self.entries = nn.ModuleList(Entry(width) for _ in range(count))
         self.modalities = nn.ModuleList(Modality(width, regions) for _ in range(count))
-        self.exchanges = nn.ModuleList(
-            Exchange(factor * width, masked) for factor in (2, 4, 8, 4, 2)
-        )
+        self.exchanges = nn.ModuleList(Exchange(factor * width, masked) for factor in (2, 4, 8, 4, 2))
         self.deep = nn.ModuleList(Conv3d(f * width, regions, 3, padding=1) for f in (4, 2))
         self.joint = Conv3d(count * regions, regions, 1)
 
