@@ -1,7 +1,7 @@
 """Networks with weights given by formula, and the values that the reference files beside the checkout state.
 
-BASELINES.md 1.5: h(k) = 2 frac(43758.5453 sin(12.9898 k)) - 1 over a tensor's elements, row-major; matrices and
-kernels h sqrt(6 shape[0] / numel), gains 1 + 0.1 h, biases and position tables 0.1 h.
+BASELINES.md 1.5: h(k) = 2 frac(43758.5453 sin(12.9898 k)) - 1 over a tensor's elements, row-major; matrices
+and kernels h sqrt(6 shape[0] / numel), gains 1 + 0.1 h, biases and position tables 0.1 h.
 """
 
 from __future__ import annotations

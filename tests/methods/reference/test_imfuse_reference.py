@@ -152,7 +152,8 @@ def test_mamba_block(shared):
     block = Mamba(2, "forward").double()
     block.sizes = (1, 3, 3)
     values = {
-        "enter.weight": s(1, 16, 8, 2), "convolution.weight": s(21, 36, 4, 1, 4), "select.weight": s(51, 78, 7, 4),
+        "enter.weight": s(1, 16, 8, 2), "convolution.weight": s(21, 36, 4, 1, 4),
+        "select.weight": s(51, 78, 7, 4),
         "convolution.bias": 0.1 * s(41, 44), "step.weight": s(81, 84, 4, 1), "step.bias": 0.1 * s(91, 94),
         "logarithms": s(101, 112, 4, 3), "past": s(121, 124), "leave.weight": s(131, 138, 2, 4),
     }  # fmt: skip

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from reference import assert_stated, filled, h, parameters, stated
 
-from acdis.methods.mmformer import Options
 from acdis.methods.mmformer.network import MmFormer
+from acdis.methods.mmformer.options import Options
 from acdis.methods.mmformer.transformer import side_by_side
 
 SUBSETS = {"1111": (1, 1, 1, 1), "0100": (0, 1, 0, 0), "1001": (1, 0, 0, 1)}

@@ -1,4 +1,4 @@
-"""MMANet, GSS and U-HVED: pure functions and our MMANet network against stated values (BASELINES.md 3, 6, 9)."""
+"""MMANet, GSS, U-HVED: pure functions and our MMANet network against stated values (BASELINES.md 3, 6, 9)."""
 
 import pytest
 import torch
@@ -137,7 +137,7 @@ class TestGaussians:
         torch.testing.assert_close(gaussians.divergence(one, other), expected, rtol=1e-5, atol=1e-6)
 
     def test_product_is_that_of_densities(self):
-        """The logarithm of the product of the densities is a parabola: its top and curvature, voxel by voxel."""
+        """The logarithm of the product of densities is a parabola: its top and curvature, voxel by voxel."""
         parts = self.parts()
         found = gaussians.product(parts, self.mask("T1", "T2"))
         x = torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None]

@@ -1,4 +1,4 @@
-"""GSS's group self-support (Qiu et al., ICCV 2023): a soft target out of what the modalities predict alone."""
+"""GSS's group self-support (Qiu et al., ICCV 2023): a soft target from what the modalities predict alone."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class MambaFusion(nn.Module):
         self.head_norm, self.head = nn.LayerNorm(width), nn.Linear(width, width)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """`[B, C, D, H, W]` of each modality, zeros where it is missing, to one such map. In fp32 at least."""
+        """`[B, C, D, H, W]` of each modality, zeros where it is missing, to one, in fp32 at least."""
         grid = maps[0].shape[2:]
         with torch.autocast(maps[0].device.type, enabled=False):
             precise = self.tokens.table.dtype

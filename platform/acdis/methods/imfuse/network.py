@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -93,7 +92,7 @@ class Network(nn.Module):
         for number in reversed(range(len(finer))):
             if number >= offset:
                 gathered = self.gather[number - offset](finer[number])
-                fusion = self.fusions[number - offset]
+                fusion = cast(Fusion, self.fusions[number - offset])
                 x = self.levels[number](x, fusion(fusion.shares([gathered])[0]))
             else:
                 x = self.levels[number](x, finer[number][0])

@@ -3,8 +3,8 @@
 A state h of shape [e, n] runs through a sequence: h_t = exp(dt_t A) h_{t-1} + (dt_t u_t) B_t^T, and
 y_t = h_t C_t + D u_t. Step by step that is L dependent steps, and autograd would keep L states. Here the
 sequence is cut into K chunks of Q steps that run side by side: once from empty states, which gives what each
-chunk adds; the chunks' first states follow from a recurrence of K steps (cut once more where K is large); then
-once again from those. All factors lie in (0, 1], so nothing overflows. The backward pass is the same scan from
+chunk adds; the chunks' first states follow from a recurrence of K steps (cut again where K is large); then
+once more from those. All factors lie in (0, 1], so nothing overflows. The backward pass is the same scan from
 the other end; of the forward pass it keeps the chunks' first states alone.
 """
 
@@ -66,7 +66,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, ...]:
         u, dt, A, B, C, D, starts = ctx.saved_tensors
         chunk, steps = ctx.chunk, u.shape[1]
         dts, us, Bs, Cs, ws = (_cut(x, chunk) for x in (dt, u, B, C, w))

@@ -23,7 +23,7 @@ def margin_weights(logits: Tensor) -> Tensor:
 
 
 def row_distances(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared distances of the rows of two Gram matrices, each row divided by its 2-norm: `[B, R, C]` to `[B, R]`."""
+    """Squared distances of the rows of two Gram matrices, each row of 2-norm 1: `[B, R, C]` to `[B, R]`."""
     one, other = (F.normalize(rows @ rows.transpose(1, 2), dim=2, eps=_NORM) for rows in (student, teacher))
     return (one - other).square().sum(2)
 
@@ -45,4 +45,5 @@ def margin_distillation(student: Tensor, teacher: Tensor, logits: Tensor, most: 
 def _rows(maps: Tensor, grid: Sequence[int]) -> Tensor:
     """`[B, C, ...]` to `[B, R, C]`, a row per voxel of the grid, in fp32 at least."""
     precise = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    return F.adaptive_avg_pool3d(precise, tuple(grid)).flatten(2).transpose(1, 2)
+    depth, height, width = grid
+    return F.adaptive_avg_pool3d(precise, (depth, height, width)).flatten(2).transpose(1, 2)

@@ -7,7 +7,7 @@ isolates MMANet's two losses.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,8 @@ class Network(nn.Module):
         """`[B, 4, D, H, W]` to each modality's share of the fusions, level by level."""
         pyramids = modalities.extract(self.encoders, images)
         levels = modalities.by_level(pyramids)
-        return tuple(fusion.shares(level) for fusion, level in zip(self.fusions, levels, strict=True))
+        fusions = cast(Sequence[Fusion], self.fusions)
+        return tuple(fusion.shares(level) for fusion, level in zip(fusions, levels, strict=True))
 
     def decode(self, features: Levels, available: Tensor) -> Decoded:
         """Zeros stand for what `available`, bool [B, 4], lacks."""

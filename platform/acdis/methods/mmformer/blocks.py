@@ -1,6 +1,6 @@
 """mmFormer's convolutional parts: norm and activation stand before each convolution.
 
-Maps are `[B, C, D, H, W]`; a *pyramid* is a list of maps, fine to coarse, each half as wide as the one before.
+Maps are `[B, C, D, H, W]`; a *pyramid* is a list of maps, fine to coarse, each half as wide as the last.
 IM-Fuse has the same encoders and the same mono-modal decoder.
 """
 
@@ -103,7 +103,7 @@ class DecoderLevel(Block):
 
 
 class MonoDecoder(nn.Module):
-    """A modality's own pyramid to logits `[B, classes, D, H, W]`; shared by the modalities, in training only."""
+    """A modality's own pyramid to logits `[B, classes, D, H, W]`; shared by all, in training only."""
 
     def __init__(self, widths: Sequence[int], classes: int) -> None:
         super().__init__()

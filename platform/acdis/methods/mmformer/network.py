@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from acdis.losses import segmentation
 from acdis.methods.base import MAIN, Batch, Method, Terms
-from acdis.methods.mmformer import VERSION
-from acdis.methods.mmformer import Options as MmFormerOptions
 from acdis.methods.mmformer.blocks import DecoderLevel, Encoder, Fusion, MonoDecoder
+from acdis.methods.mmformer.options import VERSION
+from acdis.methods.mmformer.options import Options as MmFormerOptions
 from acdis.methods.mmformer.transformer import (
     Generators,
     Positions,
@@ -94,7 +94,6 @@ class MmFormer(Method):
         self.joint = Conv3d(count * width, width, 1)
         self.fusion_decoder = FusionDecoder(widths, width, len(CLASSES), count)
         self.mono_decoder = MonoDecoder(widths, len(CLASSES))
-        self.apply(initialise)
 
     def encode(self, images: Tensor, origin: Tensor | None = None) -> Features:
         """`[B, 4, D, H, W]` to what does not depend on the subset; nothing is dropped."""
@@ -107,19 +106,32 @@ class MmFormer(Method):
         return logits
 
     def forward(self, batch: Batch, epoch: int) -> Terms:
-        """Weighted cross-entropy and Dice of the fused map, of four mono maps and of four deep maps (sums)."""
+        """Weighted cross-entropy and Dice of the fused map, of four mono and of four deep maps (sums)."""
         generators = batch.generators("dropout")
         pyramids = modalities.extract(self.encoders, batch.images)
         maps = self._maps(self._features(pyramids, generators), batch.available, generators)
         target, pool = segmentation.one_hot(batch.labels), batch.pool
         fused, *deep = (head(x) for head, x in zip(self.fusion_decoder.heads, maps, strict=True))
-        mono = modalities.each_decoded(self.mono_decoder, pyramids)
+        mono = [self.mono_decoder(pyramid) for pyramid in pyramids]
         terms = named("fuse", segmentation.map_terms(segmentation.class_probabilities(fused), target, pool))
         each = (segmentation.class_probabilities(logits) for logits in mono)
         terms |= named("mono", segmentation.summed_map_terms(each, target, pool))
         return {
             MAIN: terms | named("deep", segmentation.summed_map_terms(enlarged(deep, target), target, pool))
         }
+
+    def initialise(self, module: nn.Module) -> None:
+        """Kaiming-normal kernels (fan-in, slope 0), no positions; all else as torch begins."""
+        if isinstance(module, Positions):
+            nn.init.zeros_(module.table)
+        else:
+            module.reset_parameters()  # type: ignore[operator]
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def bytes_per_voxel(self, subsets: int) -> int:
+        # Maps and shares of four modalities at the finest level; per subset what one decoding holds.
+        return 4 * (60 * self.options.base_width + 200) + 20 * subsets
 
     def _features(self, pyramids: Sequence[Sequence[Tensor]], generators: Generators) -> Features:
         *finer, coarsest = modalities.by_level(pyramids)
@@ -131,7 +143,8 @@ class MmFormer(Method):
             )
         )
         shares = tuple(
-            fusion.shares(level) for fusion, level in zip(self.fusion_decoder.fusions, finer, strict=True)
+            cast(Fusion, fusion).shares(level)
+            for fusion, level in zip(self.fusion_decoder.fusions, finer, strict=True)
         )
         return Features(shares, tokens, grid)
 
@@ -163,9 +176,3 @@ def enlarged(maps: Sequence[Tensor], like: Tensor) -> Iterator[Tensor]:
 def named(prefix: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """The terms as they are logged."""
     return {f"seg/{prefix}/{name}": value for name, value in terms.items()}
-
-
-def initialise(module: nn.Module) -> None:
-    """Kaiming-normal kernels (fan-in, slope 0); all else as torch begins."""
-    if isinstance(module, nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight)

@@ -23,7 +23,7 @@ class StandardConv3d(Conv3d):
     Minus their mean, divided by sqrt(unbiased variance + 1e-12), in fp32 also under autocast.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int | tuple[int, ...] = 1,
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int, int] = 1,
                  dilation: int = 1) -> None:  # fmt: skip
         padding = dilation * (kernel // 2)
         super().__init__(inputs, outputs, kernel, stride, padding, dilation=dilation, bias=False)
@@ -48,7 +48,7 @@ class NormAct(nn.Module):
         return F.leaky_relu(normed, SLOPE) if self.active else normed
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int | tuple[int, ...] = 1,
+def conv_norm(inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int, int] = 1,
               dilation: int = 1, active: bool = True) -> nn.Sequential:  # fmt: skip
     """Standardised convolution, norm, activation."""
     return nn.Sequential(StandardConv3d(inputs, outputs, kernel, stride, dilation), NormAct(outputs, active))
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
 
 
 class Composition(nn.Module):
-    """A modality's fused feature: the shared one plus a 3³ convolution of shared and specific side by side."""
+    """A modality's fused feature: the shared one plus a 3³ convolution of shared and specific."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

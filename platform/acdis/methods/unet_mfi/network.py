@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +58,7 @@ class Exchange(nn.Module):
     def weights(self, maps: Sequence[Tensor], available: Tensor) -> Tensor:
         """`[B, 4 queries, 4 sources, C]` from maps `[B, C, D, H, W]` and `available`, bool [B, 4]."""
         means = torch.stack([x.mean((2, 3, 4)) for x in maps], dim=1)
-        B, M, C = means.shape
+        _, M, C = means.shape
         source, query = means[:, None].expand(-1, M, -1, -1), means[:, :, None].expand(-1, -1, M, -1)
         given = available.to(means.dtype)[:, None, :, None].expand(-1, M, -1, 2 * C)
         scores = self.score(F.leaky_relu(self.hidden(torch.cat([source, query, given], dim=3)), 0.01))
@@ -167,7 +167,7 @@ class Networks(nn.Module):
             x = self._each("decoder", level, x)
             if level < 2:
                 x = self.exchanges[level + 3](x, available)
-        full = [net.head(u) for net, u in zip(self.modalities, x, strict=True)]
+        full = [cast(Modality, net).head(u) for net, u in zip(self.modalities, x, strict=True)]
         return Outputs([*full, self.joint(torch.cat(full, dim=1))], deep)
 
     def _each(self, part: str, level: int, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -1,15 +1,12 @@
-"""mmFormer: multimodal medical transformer (Zhang et al., MICCAI 2022). Options here, torch only behind `model()`."""
+"""What only mmFormer knows (multimodal medical transformer, Zhang et al., MICCAI 2022). No torch here."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from acdis.methods.options import MethodOptions
-
-if TYPE_CHECKING:
-    from acdis.methods.base import Method
 
 VERSION = 1
 
@@ -44,14 +41,10 @@ class Options(MethodOptions):
             raise ValueError(f"embedding {self.embedding} is no multiple of heads {self.heads}")
         return self
 
+    def crop_rule(self) -> tuple[int, int]:
+        return 16, 32  # four halvings, and instance norm needs two voxels
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels per level, fine to coarse."""
         return tuple(self.base_width * 2**level for level in range(5))
-
-
-def model() -> type[Method]:
-    """The network's class; imports torch."""
-    from acdis.methods.mmformer.network import MmFormer
-
-    return MmFormer
