@@ -43,11 +43,11 @@ def test_what_a_newer_version_writes_is_kept(tmp_path: Path) -> None:
 
 def test_no_file_says_nothing(tmp_path: Path) -> None:
     cell = Cell(tmp_path)
-    assert (cell.state(), cell.roles(), cell.history(), cell.seconds(), cell.test_cases()) == (
+    assert (cell.state(), cell.roles(), cell.history(), cell.hours(), cell.test_cases()) == (
         {},
         [],
         [],
-        0,
+        {},
         [],
     )
 

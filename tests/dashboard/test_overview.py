@@ -51,6 +51,17 @@ def test_hours_come_from_the_history_where_the_store_is_away(own_lab: Any) -> No
     assert "there is no store" in client.get("/acdis/").text
 
 
+def test_hours_of_an_elastic_training_are_the_reports(own_lab: Any) -> None:
+    """Two epochs with two workers and one with one, in a state that says one: the store's figure is older."""
+    cell = own_lab.cell("plain", 0)
+    epochs = [{"epoch": 1, "seconds": 3600.0, "workers": workers} for workers in (2, 2, 1)]
+    (cell.folder / "history.json").write_text(json.dumps({"epochs": epochs}))
+    cell.update(workers=1, cpus=3)
+    assert cell.hours() == {"cpu": 15.0}
+    small = _specs(own_lab.client())["small"]
+    assert small["hours"] == {"cpu": pytest.approx(6 * 2 * 4 * 90 / 3600 + 15)}
+
+
 def test_a_torn_file_is_told_where_its_cell_is_shown(own_lab: Any) -> None:
     torn = own_lab.cell("plain", 0)
     (torn.folder / "state.json").write_text('{"status": "do')

@@ -12,7 +12,6 @@ from acdis import config, files, methods
 from acdis.ablation import cells
 from acdis.ablation.cells import Cell
 from acdis.errors import UserError
-from acdis.report.collect import hours
 from acdis.tracking.epoch_log import EpochLog
 from acdis.tracking.epochs import epoch_values
 from acdis.verbs import publish
@@ -102,14 +101,14 @@ def test_resolving_decides_the_precision() -> None:
 def test_the_cost_is_worker_time(cell: Cell, state: dict[str, Any], cost: dict[str, float]) -> None:
     files.write_json(cell.folder / "history.json", {"epochs": [{"seconds": 1200.0}, {"seconds": 2400.0}]})
     cell.begin(**state)
-    assert hours(cell, cell.state()) == pytest.approx(cost)
+    assert cell.hours() == pytest.approx(cost)
 
 
 def test_the_cost_counts_the_workers_of_each_epoch(cell: Cell) -> None:
     epochs = [{"seconds": 1200.0, "workers": 2}, {"seconds": 2400.0, "workers": 1}]
     files.write_json(cell.folder / "history.json", {"epochs": epochs})
     cell.begin(workers=1, cpus=3)
-    assert hours(cell, cell.state()) == pytest.approx({"cpu": (1200 * 2 + 2400) / 3600 * 3})
+    assert cell.hours() == pytest.approx({"cpu": (1200 * 2 + 2400) / 3600 * 3})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,10 +175,9 @@ class Cell:
         epochs = notes.read(self.folder / "history.json", notes.Validations).get("epochs", [])
         return {entry["epoch"]: entry["validation"] for entry in epochs if entry["validation"]}
 
-    def seconds(self, workers: int = 1) -> float:
-        """What the epochs took, all together, had so many workers trained each; 0 before the first."""
-        epochs = notes.read(self.folder / "history.json", notes.Times).get("epochs", [])
-        return sum(entry["seconds"] * (entry.get("workers") or workers) / workers for entry in epochs)
+    def hours(self) -> dict[str, float]:
+        """What its training took so far; see `hours_of`."""
+        return hours_of(notes.read(self.folder / "history.json", notes.Times).get("epochs", []), self.state())
 
     def lineage(self) -> dict[str, Any]:
         """`tags`, where it comes from, and `splits`, which cases did what."""
@@ -187,6 +186,25 @@ class Cell:
     def test_cases(self) -> list[str]:
         """Names of the cases that it was to be scored on; it has learned from none of them."""
         return self.lineage().get("splits", {}).get("test", [])
+
+
+def hours_of(epochs: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> dict[str, float]:
+    """What a training took: the one count for report, dashboard, status and MLflow.
+
+    Each epoch's time with the workers that it had: an elastic training loses and regains some.
+
+    Args:
+        epochs: of `history.json`.
+        state: of `state.json`: CPUs or GPUs of a worker, and workers where an epoch does not say.
+
+    Returns:
+        {"gpu" or "cpu": hours of all workers}; empty before the first epoch.
+    """
+    if not epochs:
+        return {}
+    seconds = sum(entry["seconds"] * (entry.get("workers") or state.get("workers", 1)) for entry in epochs)
+    kind, count = ("gpu", state["gpus"]) if state.get("gpus") else ("cpu", state.get("cpus", 1))
+    return {kind: seconds / 3600 * count}
 
 
 def create(base: Path, name: str, experiment: Experiment, details: dict[str, Any]) -> Cell:

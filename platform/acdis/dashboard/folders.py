@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from acdis import home
-from acdis.ablation.cells import Cell, read_json
-from acdis.ablation.notes import DamagedError
+from acdis.ablation.cells import Cell, hours_of, read_json
+from acdis.ablation.notes import DamagedError, Times, read
 from acdis.ablation.survey import Status, status_of
 from acdis.dashboard.files import Files, Stamp, stamp
 from acdis.evaluation.scores import Scores, read_file
@@ -92,8 +92,7 @@ class Folders:
     def hours(self, name: str, state: Mapping[str, Any]) -> dict[str, float]:
         """What the training cost, by `cpu` or `gpu`; reads the history."""
         paths = self._found(name, "")
-        seconds = self.files.read(paths.history, _seconds, None) if paths else None
-        return {} if seconds is None else collect.spent(seconds, state)
+        return hours_of(self.files.read(paths.history, _epochs, []) if paths else [], state)
 
     def tags(self, name: str) -> Mapping[str, str]:
         """What the cell was trained with: commit, versions, device."""
@@ -131,10 +130,6 @@ def _state(path: Path) -> dict[str, Any]:
         return {"status": collect.DAMAGED}
 
 
-def _seconds(history: Path) -> float | None:
-    """Of all epochs together."""
-    epochs = read_json(history).get("epochs", [])
-    try:
-        return sum(float(entry["seconds"]) for entry in epochs) if epochs else None
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{history}: {error}") from None
+def _epochs(history: Path) -> list[dict[str, Any]]:
+    epochs: list[dict[str, Any]] = read(history, Times).get("epochs", [])
+    return epochs

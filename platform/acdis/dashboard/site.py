@@ -109,7 +109,8 @@ class Site:
             cell,
             scored=scored,
             standing=SCORED if scored else standing(self.folders.cell(cell.cell), dict(seen.state)),
-            hours=dict(run.hours) if run and run.hours else self.folders.hours(cell.cell, seen.state),
+            # The folder is the truth; the store stands in where it is away.
+            hours=self.folders.hours(cell.cell, seen.state) or dict(run.hours if run else {}),
             code=code_of(run.tags if run and run.tags else self.folders.tags(cell.cell)),
         )
         return Look(row, label, known, seen, run)

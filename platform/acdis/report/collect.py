@@ -106,7 +106,7 @@ def _cell(cell: Cell, evaluation: str) -> tuple[bool, str, dict[str, float], str
     return (
         scored,
         SCORED if scored else standing(cell, state),
-        _told(lambda: hours(cell, state), {}),
+        _told(cell.hours, {}),
         code_of(tags),
     )
 
@@ -130,19 +130,6 @@ def standing(cell: Cell, state: dict[str, Any]) -> str:
         epoch = f", {state.get('done', 0)} of {state['epochs']} epochs done" if "epochs" in state else ""
         return (status if cell.busy() else "interrupted") + epoch
     return "trained, these cases not scored" if status in ("done", "scored") else status
-
-
-def hours(cell: Cell, state: dict[str, Any]) -> dict[str, float]:
-    """What the training cost: worker time × CPUs or GPUs, hours; empty before its first epoch."""
-    seconds = cell.seconds(state.get("workers", 1))
-    return spent(seconds, state) if seconds else {}
-
-
-def spent(seconds: float, state: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of a training as CPU- or GPU-hours."""
-    workers = seconds / 3600 * state.get("workers", 1)
-    kind, count = ("gpu", state["gpus"]) if state.get("gpus") else ("cpu", state.get("cpus", 1))
-    return {kind: workers * count}
 
 
 def code_of(tags: Mapping[str, str]) -> str:

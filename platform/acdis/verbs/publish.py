@@ -13,7 +13,6 @@ from acdis.config import Evaluation, Experiment, flatten
 from acdis.evaluation.records import read_parquet, summarise
 from acdis.files import write_json, write_text
 from acdis.report import figures, tables
-from acdis.report.collect import hours
 from acdis.tracking.epochs import epoch_values, history_entry
 from acdis.tracking.journal import epochs_of
 from acdis.tracking.runs import RunTracker
@@ -107,6 +106,6 @@ def worker_spans(history: Sequence[Mapping[str, Any]]) -> str:
 
 def cost(tracker: RunTracker, cell: Cell) -> None:
     """CPU- or GPU-hours, as metrics and as tags."""
-    spent = {f"{kind}_hours": value for kind, value in hours(cell, cell.state()).items()}
+    spent = {f"{kind}_hours": value for kind, value in cell.hours().items()}
     tracker.log_metrics(spent)
     tracker.log_tags({f"acdis.{key}": f"{value:.4f}" for key, value in spent.items()})
