@@ -126,6 +126,29 @@ def test_only_shared_cases_are_compared(made: SimpleNamespace) -> None:
     assert all(math.isnan(each.delta) for each in apart)
 
 
+def test_two_scans_of_a_patient_are_one_case_of_the_statistics(made: SimpleNamespace) -> None:
+    """Each patient scanned twice, the two scores around those of a table with one scan each."""
+
+    def twice(once: Scores) -> Scores:
+        names = tuple(f"{case}-{scan}" for case in once.cases for scan in (0, 1))
+        shift = np.tile([0.01, -0.01], len(once.cases))[:, None, None]
+        dice = once.dice.repeat(2, axis=0) + shift
+        patients = tuple(case for case in once.cases for _ in (0, 1))
+        return Scores(names, dice, once.dice_et500.repeat(2, axis=0), None, patients)
+
+    single = {
+        name: {s: _noisy(made, level, 7 * s) for s in range(3)} for name, level in (("a", 0.3), ("b", 0.31))
+    }
+    double = {name: {s: twice(scores) for s, scores in seeds.items()} for name, seeds in single.items()}
+    one, other = (
+        compare([made.row(name, seeds) for name, seeds in rows.items()], "a") for rows in (single, double)
+    )
+    for found, expected in zip(other.differences, one.differences, strict=True):
+        assert found.cases == expected.cases == 12
+        assert found.delta == pytest.approx(expected.delta)
+        assert found.p_wilcoxon == pytest.approx(expected.p_wilcoxon)
+
+
 def test_what_is_missing_is_left_out(made: SimpleNamespace) -> None:
     there = {seed: _noisy(made, 0.4, seed) for seed in range(2)}
     without_baseline = compare([made.row("base", {}), made.row("row", there)], "base")

@@ -133,7 +133,7 @@ def figures(seeds: Mapping[int, Scores]) -> Figures:
     )
 
 
-#: A difference, and its paired differences per case [N] where there is a test.
+#: A difference, and its paired differences per patient [N] where there is a test.
 _Pair = tuple[Difference, np.ndarray]
 
 
@@ -143,16 +143,17 @@ def _pairs(name: str, row: Mapping[int, Scores], baseline: Mapping[int, Scores])
     seeds = (len(row), len(baseline))
     if not cases:
         return _untested(name, [math.nan] * len(REGIONS), seeds, 0, "no case in common with the baseline")
-    ours, theirs = _by_case(row, cases), _by_case(baseline, cases)
-    why = _untestable(seeds, len(cases))
+    ours, theirs = _by_patient(row, cases), _by_patient(baseline, cases)
+    patients = ours.shape[1]
+    why = _untestable(seeds, patients)
     if why:
         deltas = ours.mean(axis=(0, 1)) - theirs.mean(axis=(0, 1))
-        return _untested(name, deltas.tolist(), seeds, len(cases), why)
+        return _untested(name, deltas.tolist(), seeds, patients, why)
     paired = ours.mean(axis=0) - theirs.mean(axis=0)
     return [
         (
             Difference(
-                name, region, effect.delta, seeds, len(cases), effect, wilcoxon(paired[:, place]), effect.p
+                name, region, effect.delta, seeds, patients, effect, wilcoxon(paired[:, place]), effect.p
             ),
             paired[:, place],
         )
@@ -169,9 +170,9 @@ def _untested(
     ]
 
 
-def _by_case(seeds: Mapping[int, Scores], cases: Sequence[str]) -> np.ndarray:
-    """[S, N, 3]: mean over the 15 subsets."""
-    return np.stack([100 * scores.of(cases).mean(axis=1) for scores in seeds.values()])
+def _by_patient(seeds: Mapping[int, Scores], cases: Sequence[str]) -> np.ndarray:
+    """[S, N, 3]: mean over the 15 subsets, and over a patient's scans: two of them are not independent."""
+    return np.stack([100 * scores.by_patient(cases).mean(axis=1) for scores in seeds.values()])
 
 
 def _untestable(seeds: tuple[int, int], cases: int) -> str:
