@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from acdis.tracking.journal import JOURNAL, SENT, Journal, chunks, encode_values, entities, next_batch
+from acdis.tracking.journal import (
+    JOURNAL,
+    SENT,
+    Journal,
+    chunks,
+    encode_values,
+    entities,
+    epochs_of,
+    next_batch,
+    waiting,
+)
 
 WRITER = """
 import sys
@@ -135,3 +145,14 @@ def test_long_values_are_cut_with_an_ellipsis() -> None:
     (tag,) = entities({"op": "tags", "time": 1, "values": {"t": "x" * 8000}})
     assert (len(param.value), param.value[-2:]) == (6000, "x…")
     assert tag.value == "x" * 8000
+
+
+def test_a_line_of_millions_of_values_is_none_of_ours(tmp_path: Path) -> None:
+    """It counts as a line, so that what was sent stays sent, and nothing of it is made."""
+    journal = Journal(tmp_path)
+    journal.append("tags", values={"a": "b"})
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b'{"op": "epoch", "time": 1, "step": 1, "values": [' + b"{}," * 500_000 + b"{}]}\n")
+    assert [line["op"] for line in journal.operations()] == ["tags", "unreadable"]
+    assert epochs_of(tmp_path) == {}
+    assert waiting(tmp_path) == 2

@@ -27,6 +27,8 @@ EPOCHS = "epochs.jsonl"
 
 #: MLflow's limits for one `log_batch`, and for the length of values (characters).
 MOST_ENTITIES = 1000
+#: Of a journal that is read, bytes, and of one of its lines, values: beyond, it is not one of ours.
+LARGEST, MOST_VALUES = 2**27, 10_000
 MOST_PARAMS = MOST_TAGS = 100
 LONGEST = {"param": 6000, "tag": 8000}
 
@@ -157,8 +159,8 @@ class Journal:
 def worker_lines(folder: Path) -> dict[int, bytes]:
     """By epoch, what a worker has told: whole lines; empty where there are none."""
     try:
-        lines = (folder / EPOCHS).read_bytes().splitlines(keepends=True)
-    except OSError:
+        lines = files.read(folder / EPOCHS, LARGEST).splitlines(keepends=True)
+    except (OSError, files.TooLargeError):
         return {}
     told = [(line, _parse(line)) for line in lines if line.endswith(b"\n")]
     found = {line["step"]: text for text, line in reversed(told) if line["op"] == "epoch" and "step" in line}
@@ -168,7 +170,7 @@ def worker_lines(folder: Path) -> dict[int, bytes]:
 def _parse(line: bytes) -> Operation:
     """An operation; a line that cannot be read counts as one of its own kind, so that counting stays true."""
     try:
-        operation = json.loads(line)
+        operation = files.json_of(line, MOST_VALUES)
         operation = {**operation, "op": str(operation["op"]), "time": int(operation["time"])}
         if "step" in operation:
             operation["step"] = int(operation["step"])
@@ -181,7 +183,7 @@ def _parse(line: bytes) -> Operation:
 def _read_sent(path: Path, lines: int) -> tuple[int, str | None, int]:
     """Lines sent, run, skipped. Whatever cannot be read means: send again, which changes nothing."""
     try:
-        content = json.loads(path.read_text())
+        content = files.json_of(files.read(path, files.TEXT))
         return min(int(content["lines"]), lines), str(content["run"]), int(content["skipped"])
     except _UNREADABLE:
         return 0, None, 0
@@ -190,8 +192,8 @@ def _read_sent(path: Path, lines: int) -> tuple[int, str | None, int]:
 def waiting(folder: Path) -> int:
     """How many lines of the folder's journal were not sent; 0 where there is none. Quick: parses none."""
     try:
-        content = (folder / JOURNAL).read_bytes()
-    except OSError:
+        content = files.read(folder / JOURNAL, LARGEST)
+    except (OSError, files.TooLargeError):
         return 0
     lines = content.count(b"\n")
     untaken = len(worker_lines(folder)) - content.count(b'"op": "epoch"')
@@ -209,8 +211,8 @@ def epochs_of(folder: Path) -> dict[int, dict[str, float]]:
     It is whole while the training runs and after a kill, whatever the server does.
     """
     try:
-        lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1]
-    except OSError:
+        lines = files.read(folder / JOURNAL, LARGEST).split(b"\n")[:-1]
+    except (OSError, files.TooLargeError):
         lines = []
     told = [_parse(line) for line in [*lines, *worker_lines(folder).values()] if b'"epoch"' in line]
     found = {
