@@ -49,18 +49,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Records of both precisions, and the seconds that each took."""
     import torch
 
-    from acdis import home
-    from acdis.ablation import cells
-    from acdis.data.inputs import find_cases, prepare_cases
+    from acdis import cells, home
+    from acdis.data.found_cases import find_cases
+    from acdis.data.inputs import prepare_cases
     from acdis.evaluation.scoring import score
-    from acdis.report.paper.material import load_method
+    from acdis.report.paper.figure_arrays import load_method
 
     base = home.home()
     cell = cells.find_trained(base, options.cell)
     experiment, cpu = cell.experiment(), torch.device("cpu")
     names = cells.read_json(cell.folder / "lineage.json")["splits"]["test"][: options.cases]
-    found = find_cases(experiment.data, base, _quiet).only(names)
-    entries = prepare_cases(found, names, experiment.data, base, 1, _quiet)
+    dataset = find_cases(experiment.data, base, _quiet).only(names)
+    entries = prepare_cases(dataset, names, experiment.data, base, 1, _quiet)
     settings = experiment.evaluation.model_copy(update={"hd95": False})
     method = load_method(cell, experiment, cpu)
     results: dict[str, Any] = {"seconds": {}}

@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        found = [_train(side, name, options, scratch) for side, name in ((options.a, "a"), (options.b, "b"))]
-    lines = [f"{row}: {difference(found[0].get(row), found[1].get(row))}" for row in found[0] | found[1]]
+        losses = [_train(side, name, options, scratch) for side, name in ((options.a, "a"), (options.b, "b"))]
+    lines = [f"{row}: {difference(losses[0].get(row), losses[1].get(row))}" for row in losses[0] | losses[1]]
     print("\n".join(lines))
-    machine.save(options.json, {"a": found[0], "b": found[1]})
+    machine.save(options.json, {"a": losses[0], "b": losses[1]})
     equal = all(line.endswith(": equal") for line in lines)
     print(f"{options.a} and {options.b}: " + ("equal" if equal else "different"))
     return 0 if equal else 1
@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace) -> Losses:
     torch.set_num_threads(1)
     short = [f"training.epochs={options.epochs}", f"training.iterations={options.iterations}"]
     overrides = [*short, "training.precision=fp32", *options.overrides]
-    found: Losses = {}
+    losses: Losses = {}
     for path in options.spec:
         table = spec.load(path, options.experiment, overrides)
         draft = config.draft(table.base, overrides)
@@ -130,8 +130,8 @@ def measure(options: argparse.Namespace) -> Losses:
 
             folder = Path(tempfile.mkdtemp(dir=options.measure))
             run = loop.train(experiment, loop.Cases(opened.train), folder, Group(), note)
-            found[key] = {"steps": steps, "epochs": [entry["terms"] for entry in run.history]}
-    return found
+            losses[key] = {"steps": steps, "epochs": [entry["terms"] for entry in run.history]}
+    return losses
 
 
 def _earlier(experiment: Any) -> Any:

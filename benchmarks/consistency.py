@@ -45,13 +45,13 @@ def best(way: Callable[[Any, Any], Any], options: argparse.Namespace) -> float:
 
     memory = torch.contiguous_format if way is plain_way else torch.channels_last_3d
     levels = features(options, memory)
-    found = []
+    seconds = []
     for _ in range(1 + options.repeats):
         start = time.perf_counter()
         for f_ms, f_aux in levels:
             way(f_ms, f_aux).backward()
-        found.append(time.perf_counter() - start)
-    return min(found[1:])
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
 
 
 def features(options: argparse.Namespace, memory: Any) -> list[tuple[list[Any], Any]]:
@@ -59,12 +59,12 @@ def features(options: argparse.Namespace, memory: Any) -> list[tuple[list[Any], 
     import torch
 
     torch.manual_seed(0)
-    found = []
+    levels = []
     for level in range(LEVELS):
         shape = (options.batch, options.width * 2**level, *[options.crop // 2**level] * 3)
         drawn = [torch.randn(shape).to(memory_format=memory) for _ in range(MODALITIES + 1)]
-        found.append(([f.requires_grad_() for f in drawn[1:]], drawn[0]))
-    return found
+        levels.append(([f.requires_grad_() for f in drawn[1:]], drawn[0]))
+    return levels
 
 
 def plain_way(f_ms: Sequence[Any], f_aux: Any) -> Any:
@@ -76,7 +76,7 @@ def plain_way(f_ms: Sequence[Any], f_aux: Any) -> Any:
 def ours(f_ms: Sequence[Any], f_aux: Any) -> Any:
     from acdis.losses.consistency import window_losses_of
 
-    return sum(found["var"] + found["covar"] for found in window_losses_of(f_ms, f_aux))
+    return sum(losses["var"] + losses["covar"] for losses in window_losses_of(f_ms, f_aux))
 
 
 def sigmoid(f_ms: Sequence[Any], f_aux: Any) -> Any:

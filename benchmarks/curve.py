@@ -36,19 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scratch = Path(folder)
         root = options.root or volume.first_case(None, scratch).images[0].parents[1]
         runs = [(fast, seed) for seed in options.seeds] + [("plain", options.seeds[0])]
-        found = {f"{side} {seed}": _apart(side, seed, options, root, scratch) for side, seed in runs}
-    summary = summarise(found, fast, options.seeds)
-    where = machine.facts(next(iter(found.values()))["threads"], ("torch", "numpy"))
-    print(report(options, found, summary))
+        results = {f"{side} {seed}": _apart(side, seed, options, root, scratch) for side, seed in runs}
+    summary = summarise(results, fast, options.seeds)
+    where = machine.facts(next(iter(results.values()))["threads"], ("torch", "numpy"))
+    print(report(options, results, summary))
     print(machine.line(where))
-    machine.save(options.json, {"runs": found, **summary, "machine": where})
+    machine.save(options.json, {"runs": results, **summary, "machine": where})
 
 
 def _apart(side: str, seed: int, options: argparse.Namespace, root: Path, scratch: Path) -> dict[str, Any]:
     size = [f"--{name}={getattr(options, name)}" for name in ("crop", "width", "steps")]
     words = [__file__, str(root), f"--side={side}", f"--seeds={seed}", f"--cache={scratch / 'cache'}", *size]
-    found: dict[str, Any] = machine.apart(f"{side}, seed {seed}", words)
-    return found
+    result: dict[str, Any] = machine.apart(f"{side}, seed {seed}", words)
+    return result
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -103,22 +103,22 @@ def train(method: Any, optimisers: Sequence[Any], batch: Any, side: str) -> floa
     return float(loss.detach())
 
 
-def summarise(found: dict[str, dict[str, Any]], fast: str, seeds: Sequence[int]) -> dict[str, Any]:
+def summarise(results: dict[str, dict[str, Any]], fast: str, seeds: Sequence[int]) -> dict[str, Any]:
     """Means of the last quarter, the sides' difference and the seeds' spread."""
-    last = {name: statistics.fmean(of["losses"][-(len(of["losses"]) // 4) :]) for name, of in found.items()}
+    last = {name: statistics.fmean(of["losses"][-(len(of["losses"]) // 4) :]) for name, of in results.items()}
     ours = [last[f"{fast} {seed}"] for seed in seeds]
     return {
         "last_quarter": last,
         "difference": abs(last[f"plain {seeds[0]}"] - ours[0]),
         "spread": max(ours) - min(ours),
-        "speedup": found[f"plain {seeds[0]}"]["seconds"] / found[f"{fast} {seeds[0]}"]["seconds"],
+        "speedup": results[f"plain {seeds[0]}"]["seconds"] / results[f"{fast} {seeds[0]}"]["seconds"],
     }
 
 
-def report(options: argparse.Namespace, found: dict[str, dict[str, Any]], summary: dict[str, Any]) -> str:
+def report(options: argparse.Namespace, results: dict[str, dict[str, Any]], summary: dict[str, Any]) -> str:
     """The lines for the terminal."""
     lines = [f"ACDIS, crop {options.crop}³, base width {options.width}, batch 1, {options.steps} steps"]
-    for name, of in found.items():
+    for name, of in results.items():
         first = statistics.fmean(of["losses"][: max(1, len(of["losses"]) // 20)])
         lines.append(
             f"{name:8} loss of the first steps {first:8.4f}, of the last quarter "

@@ -35,10 +35,10 @@ import report as cells_of_report
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
 
 from acdis.evaluation.records import read_parquet, summarise
-from acdis.report import roster
-from acdis.verbs.progress import Display
-from acdis.verbs.specs import open_specs
+from acdis.report import spec_outline
+from acdis.terminal.progress import Display
 from acdis.vocabulary import REGIONS
+from acdis.workflow.opening import open_specs
 
 ROOT = Path(__file__).resolve().parents[1]
 COLD, WARM = 1.0, 0.2
@@ -67,7 +67,7 @@ def fill(folder: Path, rows: int, seeds: int, cases: int) -> int:
     base = folder / "home"
     with Display() as display:
         members = open_specs([spec], None, [], None, None, base, display)
-    roster.save(members, base)
+    spec_outline.save(members, base)
     return _track(base, members)
 
 
@@ -89,7 +89,7 @@ def _history() -> str:
 
 
 def _track(base: Path, members: Sequence[Any]) -> int:
-    from acdis.ablation.cells import Cell
+    from acdis.cells import Cell
     from acdis.tracking import default_uri, open_store
 
     experiment = int(open_store(default_uri(base)).create_experiment("acdis"))
@@ -186,13 +186,13 @@ def _used(server: int) -> float:
     import psutil
 
     first = psutil.Process(server)
-    times = [each.cpu_times() for each in (first, *first.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
+    times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
+    return float(sum(spent.user + spent.system for spent in times))
 
 
 def pages(folder: Path, names: Sequence[str], repeats: int) -> dict[str, dict[str, float]]:
     """Cold and warm seconds of each page."""
-    found = {}
+    seconds = {}
     cell = min(os.listdir(folder / "home" / "cells"))
     for name, path in ((name, PAGES[name].replace("CELL", cell)) for name in names):
         with served(folder) as (address, server):
@@ -200,8 +200,8 @@ def pages(folder: Path, names: Sequence[str], repeats: int) -> dict[str, dict[st
             if name not in LATER:
                 get(address + PAGES["table, tests"])  # reading ahead is over when this is there
             warm, cpu = many(address + path, repeats, server)
-            found[name] = {"cold": cold, "warm": warm, "warm_cpu": cpu}
-    return found
+            seconds[name] = {"cold": cold, "warm": warm, "warm_cpu": cpu}
+    return seconds
 
 
 def mlflow(folder: Path, repeats: int) -> dict[str, float]:
@@ -219,8 +219,8 @@ def mlflow(folder: Path, repeats: int) -> dict[str, float]:
         for run in runs:
             get(f"{api}/runs/get?run_id={run}")
         compare, compare_cpu = time.perf_counter() - began, _used(server) - before
-    found = {"search": search, "search_first": first, "search_cpu": cpu}
-    return found | {"compare": compare, "compare_cpu": compare_cpu, "compared": len(runs)}
+    searching = {"search": search, "search_first": first, "search_cpu": cpu}
+    return searching | {"compare": compare, "compare_cpu": compare_cpu, "compared": len(runs)}
 
 
 def text(results: dict[str, Any]) -> str:
@@ -229,10 +229,10 @@ def text(results: dict[str, Any]) -> str:
     lines = [
         f"{results['runs']} runs, {results['metrics']} metrics each, SQLite; seconds to the whole answer"
     ]
-    for name, each in results["pages"].items():
-        ratio = theirs["search_cpu"] / max(each["warm_cpu"], 0.005)
+    for name, page in results["pages"].items():
+        ratio = theirs["search_cpu"] / max(page["warm_cpu"], 0.005)
         lines.append(
-            f"  {name:15} cold {each['cold']:6.3f}   warm {each['warm']:6.3f} (CPU {each['warm_cpu']:6.3f})"
+            f"  {name:15} cold {page['cold']:6.3f}   warm {page['warm']:6.3f} (CPU {page['warm_cpu']:6.3f})"
             f"   runs/search takes {ratio:.0f} times that"
         )
     search = (
@@ -241,8 +241,8 @@ def text(results: dict[str, Any]) -> str:
     compare = f"{theirs['compare']:.2f}, processor {theirs['compare_cpu']:.2f}"
     lines.append(f"  MLflow, runs/search over all: {search}")
     lines.append(f"  MLflow, comparing {theirs['compared']} runs, a runs/get each: {compare}")
-    shown = [each for name, each in results["pages"].items() if name not in LATER]
-    cold, warm = (max(each[kind] for each in shown) for kind in ("cold", "warm"))
+    shown = [page for name, page in results["pages"].items() if name not in LATER]
+    cold, warm = (max(page[kind] for page in shown) for kind in ("cold", "warm"))
     lines.append(f"slowest page cold {cold:.2f} s, target {COLD:g}: {'yes' if cold < COLD else 'NO'}")
     lines.append(f"slowest page warm {warm:.3f} s, target {WARM:g}: {'yes' if warm < WARM else 'NO'}")
     return "\n".join(lines)
@@ -264,9 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "mlflow": mlflow(folder, words.repeats),
         }
     print(text(results))
-    found = machine.facts(1, ("mlflow", "fastapi", "sqlalchemy", "numpy"))
-    print(machine.line(found))
-    machine.save(words.json, results | {"machine": found})
+    where = machine.facts(1, ("mlflow", "fastapi", "sqlalchemy", "numpy"))
+    print(machine.line(where))
+    machine.save(words.json, results | {"machine": where})
 
 
 if __name__ == "__main__":

@@ -66,8 +66,8 @@ def _run(side: str, options: argparse.Namespace) -> list[float]:
         printed = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         sys.exit(f"{side} ended with {[process.returncode for process in started]}")
-    each = [json.loads(text.splitlines()[-1]) for text in printed]
-    return [max(step) for step in zip(*each, strict=True)]
+    by_rank = [json.loads(text.splitlines()[-1]) for text in printed]
+    return [max(step) for step in zip(*by_rank, strict=True)]
 
 
 def measure(options: argparse.Namespace) -> list[float]:

@@ -32,8 +32,8 @@ import volume
 from acdis import config
 from acdis.data import cache, loader
 from acdis.data.cases import Case
-from acdis.data.entry import Entry
 from acdis.data.fingerprints import fingerprint
+from acdis.data.prepared_case import Entry
 from acdis.errors import UserError
 
 TARGETS = {"open_seconds": 1.0, "first_batch_seconds": 1.0, "waiting": 0.03, "rate": 0.5}
@@ -45,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         try:
-            found = measure(options, Path(folder))
+            result = measure(options, Path(folder))
         except UserError as error:
             print(error, file=sys.stderr)
             sys.exit(2)
     where = machine.facts(options.threads, ("numpy", "torch"))
-    print(report(options, found))
+    print(report(options, result))
     print(machine.line(where))
-    machine.save(options.json, found | {"machine": where})
+    machine.save(options.json, result | {"machine": where})
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -166,22 +166,22 @@ def _copies(images: np.ndarray, data: config.Data, generator: np.random.Generato
     return CROPS * buffer.nbytes / seconds
 
 
-def report(options: argparse.Namespace, found: dict[str, Any]) -> str:
+def report(options: argparse.Namespace, result: dict[str, Any]) -> str:
     """The lines for the terminal."""
     target = TARGETS
     return "\n".join(
         [
-            f"{found['cases']} cases opened in {found['open_seconds']:.2f} s "
+            f"{result['cases']} cases opened in {result['open_seconds']:.2f} s "
             f"(target: under {target['open_seconds']:g} s)",
-            f"first batch of an epoch after {found['first_batch_seconds']:.2f} s "
+            f"first batch of an epoch after {result['first_batch_seconds']:.2f} s "
             f"(target: under {target['first_batch_seconds']:g} s)",
-            f"steps of {options.step_ms:g} ms wait {100 * found['waiting']:.1f} % of the time for batches of "
-            f"two augmented {options.crop}³ crops, {options.threads} threads "
+            f"steps of {options.step_ms:g} ms wait {100 * result['waiting']:.1f} % of the time for batches "
+            f"of two augmented {options.crop}³ crops, {options.threads} threads "
             f"(target: under {100 * target['waiting']:g} %)",
-            f"{CROPS} random crops at {found['crop_bytes_per_second'] / machine.GB:.2f} GB/s, a file read "
-            f"through at {found['file_bytes_per_second'] / machine.GB:.2f} GB/s: {100 * found['rate']:.0f} % "
-            f"(target: at least {100 * target['rate']:g} %); copies of boxes alone come at "
-            f"{found['copy_bytes_per_second'] / machine.GB:.2f} GB/s",
+            f"{CROPS} random crops at {result['crop_bytes_per_second'] / machine.GB:.2f} GB/s, a file read "
+            f"through at {result['file_bytes_per_second'] / machine.GB:.2f} GB/s: "
+            f"{100 * result['rate']:.0f} % (target: at least {100 * target['rate']:g} %); "
+            f"copies of boxes alone come at {result['copy_bytes_per_second'] / machine.GB:.2f} GB/s",
         ]
     )
 

@@ -39,17 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("no accelerator here: nothing measured (--device cpu tries the script itself)")
         return
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "device": _name(device),
         "size": {"crop": options.crop, "width": options.width, "batch": options.batch},
         "ceiling_tflops": roofline.ceiling(device, options.matrix, torch.bfloat16) / TERA,
         "machine": machine.facts(torch.get_num_threads(), ("torch", "numpy")),
     }
     for name in options.methods:
-        found[name] = of_method(name, options, device)
-        machine.save(options.json, found)  # what is known so far, should the next take too long
-    print(report(options.methods, found))
-    print(machine.line(found["machine"]))
+        results[name] = of_method(name, options, device)
+        machine.save(options.json, results)  # what is known so far, should the next take too long
+    print(report(options.methods, results))
+    print(machine.line(results["machine"]))
 
 
 def of_method(name: str, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -154,15 +154,15 @@ def _tried(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
 
 
-def report(names: Sequence[str], found: dict[str, Any]) -> str:
+def report(names: Sequence[str], results: dict[str, Any]) -> str:
     """The lines for the terminal."""
-    size = found["size"]
+    size = results["size"]
     lines = [
-        f"{found['device']}, bf16 product of matrices {found['ceiling_tflops']:.1f} TFLOP/s; "
+        f"{results['device']}, bf16 product of matrices {results['ceiling_tflops']:.1f} TFLOP/s; "
         f"crop {size['crop']}³, batch {size['batch']}, base width {size['width']}"
     ]
     for name in names:
-        for part, result in found[name].items():
+        for part, result in results[name].items():
             lines.append(f"{name:8} {part:14} {_line(part, result)}")
     lines.append(f"targets: under {TARGET_HOURS:g} h for 500 epochs, under {TARGET_SECONDS:g} s a case")
     return "\n".join(lines)

@@ -35,12 +35,12 @@ CROPS, WIDTHS, CASES, SEEDS = (16, 24, 32, 48), (4, 8, 16, 32), (50, 100, 200, 4
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    found = {name: TABLES[name](options) for name in options.of}
+    tables = {name: TABLES[name](options) for name in options.of}
     where = machine.facts(machine.usable_cpus(), ("torch", "numpy"))
-    print("\n\n".join(table(name, rows) for name, rows in found.items()))
+    print("\n\n".join(table(name, rows) for name, rows in tables.items()))
     print(machine.line(where))
-    exponents = {name: exponent(rows) for name, rows in found.items()}
-    machine.save(options.json, {"rows": found, "exponents": exponents, "machine": where})
+    exponents = {name: exponent(rows) for name, rows in tables.items()}
+    machine.save(options.json, {"rows": tables, "exponents": exponents, "machine": where})
 
 
 def of_crops(options: argparse.Namespace) -> Rows:
@@ -55,8 +55,8 @@ def of_widths(options: argparse.Namespace) -> Rows:
 
 def _step(crop: int, width: int, steps: int) -> float:
     words = [f"--crop={crop}", f"--width={width}", "--batch=1", f"--steps={steps}", "--measure=fp32"]
-    found = machine.apart(f"crop {crop}, width {width}", [step.__file__, *words])
-    return statistics.median(found["seconds"])
+    result = machine.apart(f"crop {crop}, width {width}", [step.__file__, *words])
+    return statistics.median(result["seconds"])
 
 
 def of_cases(options: argparse.Namespace) -> Rows:

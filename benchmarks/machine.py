@@ -38,14 +38,14 @@ def facts(threads: int, packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def line(found: dict[str, Any]) -> str:
+def line(where: dict[str, Any]) -> str:
     """`facts` in one line, for the record."""
-    flags = f" ({', '.join(found['flags'])})" if found["flags"] else ""
-    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    flags = f" ({', '.join(where['flags'])})" if where["flags"] else ""
+    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     return (
-        f"machine: {found['processor']}{flags}, {found['cpus']} CPUs, {found['threads']} threads used, "
-        f"{found['memory_gb']:g} GB, {found['system']}; Python {found['python']}, {versions}; "
-        f"load of the last minute {found['load']:g}"
+        f"machine: {where['processor']}{flags}, {where['cpus']} CPUs, {where['threads']} threads used, "
+        f"{where['memory_gb']:g} GB, {where['system']}; Python {where['python']}, {versions}; "
+        f"load of the last minute {where['load']:g}"
     )
 
 

@@ -90,13 +90,13 @@ def train_alone(file: str, out: str, seed: str) -> None:
     import torch
 
     from acdis import config, home
+    from acdis.ablation.expansion import decide
     from acdis.data.inputs import open_inputs
     from acdis.training import events, loop
     from acdis.training.group import Group
-    from acdis.verbs.train import resolve
 
     torch.set_num_threads(machine.usable_cpus())  # as on a Ray worker that has the machine
-    experiment = resolve(config.load(Path(file), [f"seed={seed}"]))
+    experiment = decide(config.load(Path(file), [f"seed={seed}"]))
     inputs = open_inputs(experiment.data, home.home(), machine.usable_cpus(), lambda what, done, of: None)
     folder = Path(out)
     folder.mkdir()

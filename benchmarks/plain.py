@@ -88,9 +88,9 @@ def complete(method: Any, after: Sequence[Pyramid], available: Tensor) -> tuple[
         known = [torch.where(given[m], after[m][level], 0.0) for m in range(COUNT)]
         wide, parts = torch.cat(known, dim=1), list(known)
         for m in (m for m in range(COUNT) if not available[:, m].all()):
-            found = synthesise(method.synthesisers[m][level], wide)
-            made.append((m, level, found))
-            parts[m] = torch.where(given[m], known[m], found)
+            synthesised = synthesise(method.synthesisers[m][level], wide)
+            made.append((m, level, synthesised))
+            parts[m] = torch.where(given[m], known[m], synthesised)
         levels.append(torch.cat(parts, dim=1))
     return levels, made
 
@@ -109,7 +109,7 @@ def loss(method: Any, batch: Batch) -> Tensor:
     levels, made = complete(method, after, batch.available)
     maps = [decode(method.auxiliary_decoder, pyramid) for pyramid in before]
     maps += [fuse(method, [torch.cat([f] * COUNT, dim=1) for f in auxiliary]), fuse(method, levels)]
-    total = sum((map_loss(found, batch.labels) for found in maps), torch.zeros(()))
+    total = sum((map_loss(logits, batch.labels) for logits in maps), torch.zeros(()))
     pairs = [(f, aux) for pyramid in after for f, aux in zip(pyramid, auxiliary, strict=True)]
     total = total + torch.stack([acct(f, aux) for f, aux in pairs]).mean()
     return total + synthesis(made, after, batch.available)
@@ -156,7 +156,7 @@ def synthesis(made: Sequence[Any], after: Sequence[Pyramid], available: Tensor) 
     """L_Syn: per sample the mean over what it lacks, then over levels and the batch."""
     missing = (~available).sum(1).clamp(min=1)
     total = torch.zeros(len(available))
-    for m, level, found in made:
-        error = (found - after[m][level].detach()).square().mean(dim=(1, 2, 3, 4))
+    for m, level, synthesised in made:
+        error = (synthesised - after[m][level].detach()).square().mean(dim=(1, 2, 3, 4))
         total = total + torch.where(available[:, m], 0.0, error) / missing
     return total.mean() / len(after[0])

@@ -59,11 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             track(base, options.runs)
         words = [str(SPEC), "--experiment", str(file), "--seeds", seeds]
         with held(cells):
-            found = {
+            seconds = {
                 verb: [run(base, verb, *words) for _ in range(options.repeats)] for verb in ("plan", "status")
             }
     where = machine.facts(machine.usable_cpus(), ("pydantic", "rich", "mlflow"))
-    results: dict[str, Any] = {"cells": len(cells), "runs": options.runs, "seconds": found, "machine": where}
+    results: dict[str, Any] = {
+        "cells": len(cells),
+        "runs": options.runs,
+        "seconds": seconds,
+        "machine": where,
+    }
     print(report(results))
     print(machine.line(where))
     machine.save(options.json, results)
@@ -72,10 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def fill(base: Path, experiment: Path, seeds: Sequence[int]) -> list[Any]:
     """The folders of the grid's cells; returns those that are in training first."""
     from acdis import config
-    from acdis.ablation.cells import Cell
+    from acdis.cells import Cell
     from acdis.files import write_json, write_text
-    from acdis.verbs.progress import Display
-    from acdis.verbs.specs import open_specs
+    from acdis.terminal.progress import Display
+    from acdis.workflow.opening import open_specs
 
     with Display() as display:
         members = open_specs([SPEC], experiment, [], None, seeds, base, display)

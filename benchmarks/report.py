@@ -22,13 +22,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
 
 from acdis import config, home
-from acdis.ablation.cells import Cell
-from acdis.ablation.members import Member
+from acdis.ablation.expansion import Member
+from acdis.cells import Cell
 from acdis.evaluation.records import Record, write_parquet
 from acdis.files import write_json, write_text
-from acdis.verbs.progress import Display
-from acdis.verbs.specs import open_specs
+from acdis.terminal.progress import Display
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
+from acdis.workflow.opening import open_specs
 
 #: Seconds for 1,000 cells.
 TARGET = 10.0
@@ -66,7 +66,7 @@ def _finish(cell: Cell, member: Member, number: int, cases: int, resolved: str) 
     write_json(cell.folder / "lineage.json", {"tags": {"acdis.git_commit": "0" * 40}})
     write_json(cell.folder / "state.json", {"status": "done", "workers": 1, "cpus": 2, "gpus": 0})
     epochs = [
-        {"epoch": 1 + each, "seconds": 10.0, "terms": {"dice": 1.0, "wce": 1.0}} for each in range(EPOCHS)
+        {"epoch": 1 + epoch, "seconds": 10.0, "terms": {"dice": 1.0, "wce": 1.0}} for epoch in range(EPOCHS)
     ]
     write_json(cell.folder / "history.json", {"epochs": epochs})
     folder = cell.evaluations / member.evaluation
@@ -109,19 +109,19 @@ def measure(folder: Path, words: list[str]) -> dict[str, float]:
 def run(folder: Path, rows: int, seeds: int, cases: int) -> dict[str, Any]:
     """Every format from the cells, then a bundle, then Markdown from the bundle alone."""
     spec = str(make(folder, rows, seeds, cases))
-    bundle, out = str(folder / "bundle.zip"), str(folder / "out")
-    found = {form: measure(folder, [spec, "--format", form, "--out", out]) for form in FORMATS}
-    found["md + bundle"] = measure(folder, [spec, "--out", out, "--bundle", bundle])
-    found["from bundle"] = measure(folder, [bundle, "--out", out])
-    return {"cells": rows * seeds, "records": rows * seeds * cases * 45, "runs": found}
+    bundle, out = str(folder / "bundle.zip"), str(folder / "out.md")
+    runs = {form: measure(folder, [spec, "--format", form, "--out", out]) for form in FORMATS}
+    runs["md + bundle"] = measure(folder, [spec, "--format", "md", "--out", out, "--bundle", bundle])
+    runs["from bundle"] = measure(folder, [bundle, "--format", "md", "--out", out])
+    return {"cells": rows * seeds, "records": rows * seeds * cases * 45, "runs": runs}
 
 
 def text(results: dict[str, Any]) -> str:
     """What was found, one line a run, and whether the target is met."""
     lines = [f"report over {results['cells']} cells, {results['records']} records"]
-    for name, each in results["runs"].items():
-        lines.append(f"  {name:12} {each['seconds']:6.2f} s wall, {each['cpu_seconds']:6.2f} s processor")
-    slowest = max(each["seconds"] for each in results["runs"].values())
+    for name, result in results["runs"].items():
+        lines.append(f"  {name:12} {result['seconds']:6.2f} s wall, {result['cpu_seconds']:6.2f} s processor")
+    slowest = max(result["seconds"] for result in results["runs"].values())
     ratio = slowest / TARGET
     lines.append(f"slowest / target of {TARGET:g} s: {ratio:.2f} (under 1: {'yes' if ratio < 1 else 'NO'})")
     return "\n".join(lines)
@@ -136,9 +136,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = run(Path(folder), words.rows, words.seeds, words.cases)
     print(text(results))
-    found = machine.facts(1, ("numpy", "scipy", "pyarrow"))
-    print(machine.line(found))
-    machine.save(words.json, results | {"machine": found})
+    where = machine.facts(1, ("numpy", "scipy", "pyarrow"))
+    print(machine.line(where))
+    machine.save(words.json, results | {"machine": where})
 
 
 if __name__ == "__main__":

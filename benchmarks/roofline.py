@@ -26,14 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--matrix", type=int, default=MATRIX, help="side of the matrices")
     options = parser.parse_args(arguments)
     cpu, sides = torch.device("cpu"), filter(machine.computes, ("fp32", "bf16"))
-    found = {side: ceiling(cpu, options.matrix, precision(side)) for side in sides}
-    for side, rate in found.items():
+    rates = {side: ceiling(cpu, options.matrix, precision(side)) for side in sides}
+    for side, rate in rates.items():
         print(f"{side}: {rate / machine.GB:.0f} GFLOP/s in a product of {options.matrix}² matrices")
     copied = copying(2**28)
     print(f"copying: {copied / machine.GB:.1f} GB/s, read and written")
     where = machine.facts(torch.get_num_threads(), ("torch",))
     print(machine.line(where))
-    machine.save(options.json, {"flops": found, "bytes": copied, "machine": where})
+    machine.save(options.json, {"flops": rates, "bytes": copied, "machine": where})
 
 
 def bound(work: Callable[[], Any], side: str) -> dict[str, float]:

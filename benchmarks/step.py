@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from acdis import methods
-    from acdis.networks.unet import set_checkpointing
+    from acdis.networks.block import set_checkpointing
 
     torch.manual_seed(0)
     method = methods.build(options.method, base_width=options.width).train()
@@ -147,8 +147,8 @@ def peak_bytes() -> int:
     """The largest resident memory that this process has had."""
     status = Path("/proc/self/status")
     if status.exists():
-        found = [entry for entry in status.read_text().splitlines() if entry.startswith("VmHWM:")]
-        return int(found[0].split()[1]) * 1024
+        peaks = [entry for entry in status.read_text().splitlines() if entry.startswith("VmHWM:")]
+        return int(peaks[0].split()[1]) * 1024
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kibibytes
@@ -184,7 +184,8 @@ def report(size: dict[str, Any], results: dict[str, dict[str, Any]], summary: di
     median = summary["median_seconds"]
     bounded = {side: results[side] for side in BOUNDED if side in results}
     lines += [
-        f"{side:12} {roofline.line(each, median[side], median['plain'])}" for side, each in bounded.items()
+        f"{side:12} {roofline.line(result, median[side], median['plain'])}"
+        for side, result in bounded.items()
     ]
     best = max(summary["speedup"].values())
     lines.append(f"best {best:.2f} × (target: at least {TARGET:g} ×, at 80³, width 16, batch 2)")

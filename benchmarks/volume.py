@@ -23,9 +23,9 @@ def first_case(root: Path | None, scratch: Path) -> cases.Case:
     if root is None:
         root = scratch / "phantom"
         phantom.write(root, cases=1, seed=0, shape=(240, 240, 155), spacing=1.0)
-    found = cases.find(root).cases
-    if not found:
+    all_cases = cases.find(root).cases
+    if not all_cases:
         raise UserError(f"{root}: no BraTS case found; give a folder of cases, or nothing for a phantom")
-    if found[0].layout == "msd":
+    if all_cases[0].layout == "msd":
         raise UserError(f"{root}: this benchmark reads one file per modality; give a BraTS folder")
-    return found[0]
+    return all_cases[0]

@@ -31,7 +31,7 @@ setup() {
   if ! pinned; then
     "$ACDIS_PYTHON" -m venv "$ACDIS_VENV"
     "$ACDIS_VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --constraint "$package/constraints.txt" "$package"
+      --constraint "$package/constraints.txt" "$package[all]"
     pinned || fail "$ACDIS_VENV does not have the versions of constraints.txt"
   fi
   # `ray down` and `ray exec` look for `ray` on a login shell's path.

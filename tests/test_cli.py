@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from acdis import __version__, cli
 from acdis.errors import UserError
@@ -70,6 +71,47 @@ def test_help_shows_the_verbs_that_work(
     _main(monkeypatch, "--help")
     said = capsys.readouterr().out
     assert all(verb in said for verb in ("train", "evaluate", "data", "ablate", "report", "reproduce"))
+
+
+def _verbs() -> list[str]:
+    """All commands and groups by their words, the whole command among them as none."""
+    found, left = [], [("", typer.main.get_command(cli.app))]
+    while left:
+        words, command = left.pop()
+        found.append(words)
+        left += [(f"{words} {name}".strip(), each) for name, each in getattr(command, "commands", {}).items()]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("verb", _verbs())
+def test_every_help_ends_with_examples_that_are_understood(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert _main(monkeypatch, *verb.split(), "--help") == 0
+    said = capsys.readouterr().out.partition("Examples:")[2]
+    lines = [line.split() for line in said.splitlines() if line.strip()]
+    assert lines
+    root = Path(cli.__file__).parents[2]
+    for line in lines:
+        assert line[:2] == ["python", "experiments/main.py"]
+        words = line[2:]
+        assert " ".join(words).startswith(verb.removesuffix(" tables"))
+        for word in words:
+            if word.endswith(".yaml"):
+                assert (root / word).exists(), word
+        ran: list[Any] = []
+        monkeypatch.setattr(cli, "_run", lambda verb, *rest, ran=ran: ran.append(verb))
+        assert _main(monkeypatch, *words) == 0, line
+        assert len(ran) == 1, line
+
+
+def test_the_help_of_report_names_its_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    _main(monkeypatch, "report", "--help")
+    assert "report figures --help" in capsys.readouterr().out
 
 
 def _raising(error: BaseException) -> Any:
@@ -173,3 +215,21 @@ def test_help_and_errors_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_checkouts_environment_is_found_by_a_python_that_lacks_it(checkout: Path, tmp_path: Path) -> None:
+    """README's commands work as they are printed after `make demo`; without `.venv` one line helps."""
+    (tmp_path / "experiments").mkdir()
+    script = tmp_path / "experiments" / "main.py"
+    script.write_bytes((checkout / "experiments" / "main.py").read_bytes())
+    bare = [sys.executable, "-I", "-S", str(script), "--version"]
+    done = subprocess.run(bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "`make install`" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "found: $@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(bare, capture_output=True, text=True, check=True)
+    assert done.stdout == f"found: {script} --version\n"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from acdis import config, methods
 from acdis.config import Experiment
@@ -22,6 +24,21 @@ def _load(folder: Path, text: str, *overrides: str) -> Experiment:
 
 def test_no_file_is_the_defaults() -> None:
     assert config.load(None) == Experiment()
+
+
+@pytest.mark.parametrize("name", [None, "brats2018.yaml", "brats2020.yaml"])
+def test_the_defaults_are_the_papers_and_rfnets_where_it_is_silent(checkout: Path, name: str | None) -> None:
+    """500 epochs of 150 steps of two volumes; the field's windows, all voxels of one weight."""
+    found = config.load(checkout / "experiments" / name if name else None)
+    training, data, evaluation = found.training, found.data, found.evaluation
+    assert (training.epochs * (training.iterations or 0), training.batch_size) == (75_000, 2)
+    assert (training.learning_rate, training.weight_decay, training.amsgrad) == (1e-4, 1e-4, True)
+    assert (training.poly_power, training.selection) == (0.9, "last")
+    assert (data.crop, data.lesion_crops, data.normalisation) == ((80, 80, 80), 0, "zscore")
+    assert (data.background, data.last_slice, data.min_size) == ("zero", True, 128)
+    assert (data.augmentation.rotation, data.augmentation.rotation_images) == (10, "linear")
+    assert (evaluation.window, evaluation.stride) == ((80, 80, 80), (40, 40, 40))
+    assert (evaluation.window_weights, evaluation.et_minimum) == ("constant", 500)
 
 
 def test_overrides_reach_nested_keys_and_method_options() -> None:
@@ -141,6 +158,16 @@ def test_relative_paths_in_overrides_are_the_working_directorys(
     assert found.data.split.train == "$LISTS/a.txt"
 
 
+@pytest.mark.parametrize("table", ["lists/p.csv", "P.TSV"])
+def test_a_table_of_patients_is_a_path_and_an_expression_is_none(tmp_path: Path, table: str) -> None:
+    (tmp_path / "here").mkdir()
+    file = tmp_path / "here" / "e.yaml"
+    file.write_text(f"data: {{patients: {table}}}\n")
+    assert config.load(file).data.patients == str(tmp_path / "here" / table)
+    file.write_text(r"data: {patients: '(P\d+)_.*'}" + "\n")
+    assert config.load(file).data.patients == r"(P\d+)_.*"
+
+
 @pytest.mark.parametrize("text", ["a\x85b", "\u2028", "Köln"])
 def test_letters_and_line_breaks_of_unicode_come_back(tmp_path: Path, text: str) -> None:
     """U+0085 became spaces where PyYAML wrote it unescaped."""
@@ -203,3 +230,24 @@ def test_flatten_names_every_leaf() -> None:
     flat = config.flatten({"a": {"b": [1, 2], "c": {}}, "d": None})
     assert flat["a.b"] == "[1, 2]"
     assert "d" in flat
+
+
+def _undescribed(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        parts = list(_models(field.annotation))
+        if not field.description and not parts:
+            yield prefix + name
+        for part in parts:
+            yield from _undescribed(part, f"{prefix}{name}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _models(part)
+
+
+def test_every_key_says_what_it_means() -> None:
+    """But those that only hold others."""
+    assert list(_undescribed(Experiment)) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from acdis import config, methods
+from acdis.config.documents import read_value
 from acdis.errors import UserError
 
 BELOW = """\
@@ -80,6 +81,15 @@ def test_an_override_has_the_last_word_and_is_named(tmp_path: Path) -> None:
     assert said.startswith("override 'training.epochs=x': training.epochs:")
     said = _refusal(tmp_path, "extends: below.yaml\n", "data.min_size=16")
     assert said.startswith("override 'data.min_size=16': data: ")
+
+
+def test_text_that_begins_as_yaml_does_says_how_to_write_it(tmp_path: Path) -> None:
+    """A pattern of `data.files` begins with {case} as a rule; what the message says is what works."""
+    pattern = "{case}/{case}_t1.nii.gz"
+    said = _refusal(tmp_path, "{}", f"data.files.T1={pattern}")
+    assert said.endswith(f"""; as text: data.files.T1='"{pattern}"'""")
+    assert read_value(f'"{pattern}"') == pattern
+    assert "; as text" not in _refusal(tmp_path, "{}", "seed=x: y: z")
 
 
 def test_every_problem_has_its_place(tmp_path: Path) -> None:

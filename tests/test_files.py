@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from acdis import config, files
+from acdis.data.fingerprints import file_hash
 from acdis.errors import LONGEST, UserError
+from acdis.evaluation.examples import read_example
+from acdis.evaluation.records import read_parquet
+from acdis.evaluation.scores import read_file
 
 
 def test_up_to_the_limit_and_no_further(tmp_path: Path) -> None:
@@ -25,10 +29,10 @@ def test_up_to_the_limit_and_no_further(tmp_path: Path) -> None:
 def test_a_file_of_a_terabyte_takes_no_time(tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as stream:
         stream.truncate(2**40)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(files.TooLargeError, match="1,099,511,627,776"):
         files.read(tmp_path / "sparse", 100)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 10  # reading it would take minutes of the processor
 
 
 def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
@@ -44,6 +48,16 @@ def test_files_without_a_size_are_limited_too() -> None:
     assert os.stat("/proc/self/environ").st_size == 0
     with pytest.raises(files.TooLargeError, match="more than 3 bytes"):
         files.read(Path("/proc/self/environ"), 3)
+
+
+@pytest.mark.parametrize("read", [read_file, read_parquet, read_example, lambda path: file_hash(path, path)])
+@pytest.mark.timeout(20)
+def test_no_pipe_is_waited_for(tmp_path, read):
+    """Nobody writes into it, and `report` of a colleague's cell would stand there for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises((UserError, OSError), match="Not a regular file"):
+        read(tmp_path / "pipe")
+    assert not files.is_held(tmp_path / "pipe")
 
 
 def test_errors_are_fit_for_a_terminal() -> None:
@@ -63,10 +77,10 @@ def test_errors_have_an_end() -> None:
 def test_ten_thousand_unknown_keys_are_told_at_once(tmp_path: Path) -> None:
     """Looking up the nearest key for each of 20,000 took three minutes."""
     (tmp_path / "e.yaml").write_text("\n".join(f"k{number}: 1" for number in range(10_000)))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=r"unknown key 'k0'.*\(and 9,988 more\)"):
         config.load(tmp_path / "e.yaml")
-    assert time.monotonic() - began < 8
+    assert time.process_time() - began < 30
 
 
 CHAIN = "\n".join(["a0: &a0 [1]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 300))])

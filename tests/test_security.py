@@ -5,21 +5,24 @@ from __future__ import annotations
 import ast
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from acdis import config
-from acdis.ablation import cells, search, spec
-from acdis.ablation.store import leads_inside
+from acdis import cells, config
+from acdis.ablation import search, spec
+from acdis.cells import schemas
+from acdis.cells.object_store import leads_inside
 from acdis.config import Experiment
-from acdis.data import cases, splits
+from acdis.data import cases, nifti, splits
+from acdis.data.patients import Patients
 from acdis.errors import UserError
 from acdis.methods import build, resolve
-from acdis.report import bundle
+from acdis.report import bundle, spec_outline
+from acdis.tracking.journal import epochs_of
 from acdis.training import run
 from acdis.training.group import Group
 
@@ -162,7 +165,7 @@ def test_checkpoints_run_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entrance: str, old: bool
 ) -> None:
     """Each place that reads weights: going on, the best epoch, scoring, figures."""
-    from acdis.report.paper.material import load_method
+    from acdis.report.paper.figure_arrays import load_method
     from acdis.training import checkpoint
 
     monkeypatch.chdir(tmp_path)
@@ -303,3 +306,35 @@ def test_a_bundle_is_never_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match=r"b\.zip"):
         read("../../../outside", "x")
     assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
+
+
+#: Bytes of a file, as SECURITY.md has them, and who reads it.
+MOST: dict[str, tuple[int, Callable[[Path], object]]] = {
+    "experiment.yaml": (128 * 2**10, config.load),
+    "spec.yaml": (128 * 2**10, spec.load),
+    "state.json": (32 * 2**20, lambda path: schemas.read(path, schemas.State)),
+    "bundle.zip": (512 * 2**20, bundle.read),
+    "facts.json": (16 * 2**20, spec_outline.read),
+    "t1.nii": (512 * 2**20, lambda path: nifti.load(path, 3)),
+    "patients.csv": (4 * 2**20, lambda path: Patients(str(path))),
+}
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_a_byte_more_than_is_read_of_a_file(tmp_path: Path, name: str) -> None:
+    most, read = MOST[name]
+    with (tmp_path / name).open("wb") as stream:
+        stream.truncate(most + 1)
+    with pytest.raises((UserError, nifti.UnreadableError), match=rf"{most + 1:,} bytes, {most:,} at most"):
+        read(tmp_path / name)
+
+
+def test_a_byte_or_a_line_more_than_is_read_of_a_journal(tmp_path: Path) -> None:
+    path, line = tmp_path / "tracking.jsonl", b'{"op":"epoch","time":0,"step":1,"values":{}}\n'
+    path.write_bytes(line)
+    assert epochs_of(tmp_path) == {1: {}}
+    path.write_bytes(line * 250_001)
+    assert epochs_of(tmp_path) == {}
+    path.write_bytes(line)
+    os.truncate(path, 128 * 2**20 + 1)
+    assert epochs_of(tmp_path) == {}

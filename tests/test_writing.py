@@ -66,6 +66,18 @@ def test_the_old_file_stays_until_the_new_one_is_whole(
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_two_that_write_a_file_at_once_have_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers on one volume share ids of processes."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with files.replacing(tmp_path / "file") as first, files.replacing(tmp_path / "file") as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert (tmp_path / "file").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_content_then_name_then_folder_reach_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +194,16 @@ def test_a_lock_names_its_holder_and_dies_with_it(
     assert files.holder(path) == "another process"
 
 
+def test_a_lock_of_another_thread_of_ours_is_waited_for_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "NAMED_AFTER", 0.01)
+    path = tmp_path / "lock"
+    with caplog.at_level(logging.WARNING), files.locked(path), pytest.raises(files.HeldError):
+        files.locked(path, patience=0.1).__enter__()
+    assert caplog.text == ""
+
+
 def test_a_lock_that_leaves_no_file_is_one_lock(tmp_path: Path) -> None:
     """Who waited for a file that is removed meanwhile takes the lock anew."""
     path = tmp_path / "lock"
@@ -207,6 +229,37 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(
     assert os.listdir(tmp_path) == [".other"]
 
 
+def _prediction(path: Path) -> None:
+    import nibabel
+    import numpy as np
+
+    from acdis.prediction import output
+
+    image = nibabel.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4))
+    nibabel.save(image, path.with_name("like.nii"))
+    output.write(path.with_suffix(".nii"), np.zeros((3, 3, 3), np.uint8), path.with_name("like.nii"), "x")
+
+
+def _floors(path: Path) -> None:
+    from acdis.evaluation import floor_files
+
+    floor_files.kept(path.parents[1], [], [], "zero")
+
+
+@pytest.mark.parametrize(
+    ("write", "folder"), [(_prediction, "out"), (_floors, ".floors")], ids=["prediction", "floors"]
+)
+def test_whoever_writes_next_sweeps(
+    write: Callable[[Path], None], folder: str, tmp_path: Path, forked: Callable[[Any], int]
+) -> None:
+    """Folders that no lock of a cell guards."""
+    path = tmp_path / folder / "file"
+    _kill(forked(files.replacing(path)))
+    (left,) = path.parent.iterdir()
+    write(path)
+    assert not left.exists()
+
+
 #: Attributes that write, move or lock files past `files.py`, and where one must.
 PAST = {
     "flock",
@@ -225,7 +278,7 @@ ALLOWED = {
     "machine.py": "a file of /proc",
     "data/cache.py": "np.save into a folder that `publish` moves",
     "data/phantom.py": "nib.save into a folder that `publish` moves",
-    "ablation/damage.py": "sets a damaged file aside",
+    "cells/damage.py": "sets a damaged file aside",
     "tracking/moved.py": "a copy in the folder for temporary files",
     "tracking/orphans.py": "a lock that several hold for the life of a process",
 }

@@ -13,20 +13,23 @@ from typing import Annotated, Any
 
 import typer
 
-from acdis import home
-from acdis.cli_words import FirstUnlessNamed, names, numbers, split_words
+from acdis import extras, home
+from acdis.cli_words import FirstUnlessNamed, examples, names, numbers, split_words
 from acdis.errors import UserError
 from acdis.files import UnwritableError
 from acdis.version import __version__
 
 app = typer.Typer(
     help="Experiments and ablations for brain-tumour segmentation with missing MRI modalities.",
+    epilog=examples(""),
     no_args_is_help=False,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Find, check, prepare and draw cases.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Find, check, prepare and draw cases.", epilog=examples("data"), no_args_is_help=True
+)
 report_app = typer.Typer(
     cls=FirstUnlessNamed, help="Tables of ablations beside the paper's; `report figures`: its figures."
 )
@@ -53,31 +56,150 @@ def default(
         typer.echo(WITHOUT_A_VERB)
 
 
-@app.command()
+@app.command(epilog=examples("train"))
 def train(
     experiment: Annotated[Path, typer.Argument(help="an experiment file, such as experiments/phantom.yaml")],
     overrides: Overrides = None,
 ) -> None:
-    """Train on Ray, score on all 15 subsets; the same command goes on where it stopped."""
+    """Train, score on all 15 subsets; the same command goes on where it stopped."""
     from acdis.verbs.train import train as verb
 
     _run(verb, experiment, overrides or [])
 
 
-@app.command()
+@app.command(epilog=examples("evaluate"))
 def evaluate(
-    run: Annotated[str, typer.Argument(help="a cell's name (its beginning will do) or folder")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="a cell's name (its beginning will do) or folder; of predictions an experiment file"
+        ),
+    ],
     root: Annotated[Path | None, typer.Option(help="score on the cases in this folder instead")] = None,
     split: Annotated[Path | None, typer.Option(help="score on the cases that this file lists")] = None,
     overrides: Overrides = None,
     with_trained: Annotated[
         bool, typer.Option("--with-trained", help="also cases that it was trained or chosen on")
     ] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="score another tool's files instead: a folder of 15 folders"),
+    ] = None,
+    row: Annotated[str | None, typer.Option("--row", help="what to call that tool")] = None,
+    subset: Annotated[
+        str | None, typer.Option("--subset", help="its folder holds this subset alone: FLAIR_T2")
+    ] = None,
+    scheme: Annotated[
+        str | None, typer.Option("--scheme", help="what its labels mean, as data.scheme names it")
+    ] = None,
 ) -> None:
-    """Score a trained run again, on the same or other data, without training."""
-    from acdis.verbs.evaluate import evaluate as verb
+    """Score a trained run again, on these or other data; or another tool's predictions (docs/others.md)."""
+    if predictions is None:
+        from acdis.verbs.evaluate import evaluate as verb
+        from acdis.workflow.score_again import Request as Again
 
-    _run(verb, run, root, split, overrides or [], with_trained)
+        given = {"--row": row, "--subset": subset, "--scheme": scheme}
+        if lost := next((name for name, value in given.items() if value), None):
+            raise typer.BadParameter(f"{lost} goes with --predictions")
+        _run(verb, Again(run, root, split, overrides or [], with_trained))
+        return
+    from acdis.verbs.evaluate_predictions import Request, evaluate_predictions
+
+    if root or split or with_trained:
+        raise typer.BadParameter(
+            "--predictions goes with an experiment or a spec, whose data.… names the cases"
+        )
+    label = row or predictions.resolve().name
+    _run(evaluate_predictions, Request(Path(run), predictions, label, subset, scheme, overrides or []))
+
+
+@app.command(epilog=examples("external"))
+def external(
+    run: Annotated[str, typer.Argument(help="a cell's name (its beginning will do) or folder")],
+    root: Annotated[Path, typer.Option(help="folder of the other cases")],
+    split: Annotated[Path | None, typer.Option(help="only the cases that this file lists")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Score a trained run on other people's cases, beside its own test cases: 15 subsets, with a test."""
+    from acdis.verbs.external import external as verb
+    from acdis.workflow.score_again import Request
+
+    _run(verb, Request(run, root, split, overrides or []))
+
+
+@app.command(epilog=examples("predict"))
+def predict(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CELL...", help="names (beginnings will do), folders or MLflow runs; several: mean"
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="the segmentation, .nii.gz or .nii; with --root a folder")
+    ],
+    flair: Annotated[Path | None, typer.Option("--flair", help="NIfTI file")] = None,
+    t1ce: Annotated[Path | None, typer.Option("--t1ce", help="after contrast agent (T1c, T1Gd)")] = None,
+    t1: Annotated[Path | None, typer.Option("--t1", help="without contrast agent (T1n)")] = None,
+    t2: Annotated[Path | None, typer.Option("--t2")] = None,
+    case: Annotated[
+        Path | None, typer.Option("--case", help="a patient's folder, files named as BraTS's")
+    ] = None,
+    root: Annotated[Path | None, typer.Option("--root", help="a folder of many patients")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="bring images on other grids to the first one's")
+    ] = False,
+    flips: Annotated[bool, typer.Option("--flips", help="mean over 8 flips; 8 times as slow")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="also a file per region: …_WT, …_TC, …_ET")
+    ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="also entropy, and disagreement over subsets and cells")
+    ] = False,
+    picture: Annotated[bool, typer.Option("--picture", help="also a PNG: three planes")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; else a GPU if there is one")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="processes for --root; else as many as the machine carries"),
+    ] = None,
+) -> None:
+    """Segment a patient from whichever of the four images there are, in the images' own grid."""
+    from acdis.verbs.predict import Request
+    from acdis.verbs.predict import run as verb
+    from acdis.workflow.patients import Manner
+
+    every = {"FLAIR": flair, "T1ce": t1ce, "T1": t1, "T2": t2}
+    given = {name: path for name, path in every.items() if path is not None}
+    manner = Manner(resample, flips, probabilities, uncertainty, picture, device)
+    _run(verb, Request(runs, given, case, root, out, manner, workers))
+
+
+@app.command(epilog=examples("export"))
+def export(
+    run: Annotated[str, typer.Argument(metavar="CELL", help="name (its beginning will do) or folder")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")],
+    licence: Annotated[str, typer.Option(help="of weights and data, for the model card")] = "not stated",
+    log_model: Annotated[
+        bool, typer.Option("--log-model", help="also as a model of the cell's run in MLflow")
+    ] = False,
+    register: Annotated[
+        str | None, typer.Option(help="the same, with this name in MLflow's registry of models")
+    ] = None,
+) -> None:
+    """Write a trained cell as a folder to give away: safetensors, model card, MONAI bundle; no pickle."""
+    from acdis.verbs.hand_on import export as verb
+
+    _run(verb, run, out, licence, log_model, register)
+
+
+@app.command("import", epilog=examples("import"))
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="what `export` has written")],
+) -> None:
+    """Make an exported cell one of this home's: to predict with, to evaluate, to be a parent."""
+    from acdis.verbs.hand_on import import_ as verb
+
+    _run(verb, folder)
 
 
 Words = Annotated[
@@ -94,7 +216,15 @@ AtOnce = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=examples("init"))
+def init(folder: Annotated[Path, typer.Argument(help="made where it is not there")]) -> None:
+    """Write the specs and experiments that come with the platform, as files to edit."""
+    from acdis.verbs.init import init as verb
+
+    _run(verb, folder)
+
+
+@app.command(epilog=examples("plan"))
 def plan(
     words: Words = None,
     experiment: OnExperiment = None,
@@ -114,7 +244,7 @@ def plan(
     _run(verb, paths, experiment, overrides, *chosen, measure, resolved, cluster)
 
 
-@app.command()
+@app.command(epilog=examples("status"))
 def status(
     words: Words = None,
     experiment: OnExperiment = None,
@@ -131,7 +261,7 @@ def status(
     _run(verb, paths, experiment, overrides, *chosen, once, every)
 
 
-@app.command()
+@app.command(epilog=examples("ablate"))
 def ablate(
     words: Words = None,
     experiment: OnExperiment = None,
@@ -139,16 +269,22 @@ def ablate(
     seeds: Seeds = None,
     at_once: AtOnce = None,
     failed: Annotated[bool, typer.Option("--failed", help="only cells that have failed")] = False,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            "--notify", help="tell at the end: a command ({} is the message), or a webhook https://…"
+        ),
+    ] = None,
 ) -> None:
     """Train what is missing of ablations, side by side; the same command goes on where it stopped."""
     from acdis.verbs.ablate import Request, ablate
 
     paths, overrides = split_words(words or [])
     chosen = names(rows, "--rows"), numbers(seeds, "--seeds")
-    _run(ablate, Request(paths, experiment, overrides, *chosen, at_once, failed))
+    _run(ablate, Request(paths, experiment, overrides, *chosen, at_once, failed, notify))
 
 
-@app.command()
+@app.command(epilog=examples("reproduce"))
 def reproduce(
     overrides: Overrides = None,
     experiment: OnExperiment = None,
@@ -161,7 +297,7 @@ def reproduce(
     _run(reproduce, experiment, overrides or [], numbers(seeds, "--seeds"), at_once)
 
 
-@report_app.command("tables")
+@report_app.command("tables", epilog=examples("report"))
 def report(
     words: Annotated[
         list[str] | None, typer.Argument(help="spec files and key.path=value, or one bundle: FILE.zip")
@@ -170,26 +306,71 @@ def report(
     rows: Rows = None,
     seeds: Seeds = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="md, latex, csv or html; without it as --out ends, else md")
+        str | None,
+        typer.Option(
+            "--format",
+            help="md, latex, csv, html or challenger; by default as --out ends, else md (a terminal: tables)",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="write to this file")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="write to this .md, .tex, .csv or .html file")
+    ] = None,
     pack: Annotated[
         Path | None, typer.Option("--bundle", help="pack all that is behind the report into this ZIP file")
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option("--layout", help="rows: with statistics; subsets: 15 subsets × 3 regions, as in papers"),
+    ] = "rows",
+    against: Annotated[
+        str | None, typer.Option("--against", help="row that the verdicts of --layout subsets are against")
+    ] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="with --layout subsets: LaTeX that compiles by itself")
+    ] = False,
+    cases: Annotated[
+        bool, typer.Option("--cases", help="with --format csv: the scores of every case, row, seed, subset")
+    ] = False,
+    strata: Annotated[
+        Path | None,
+        typer.Option("--strata", help="CSV file, case,site,…: scores by site too, not only by ET and size"),
+    ] = None,
+    checklist: Annotated[
+        str | None,
+        typer.Option(
+            "--checklist",
+            help="midl, neurips, claim or metrics-reloaded, filled from the cells, with compute and BibTeX",
+        ),
     ] = None,
 ) -> None:
     """Tables of ablations beside the paper's, and what they can tell; also from a bundle alone.
 
     `report figures CELL…` draws the paper's figures of trained cells: see `report figures --help`.
     """
-    from acdis.verbs.report import Wanted
+    from acdis.verbs.report import ReportRequest
     from acdis.verbs.report import report as verb
 
     paths, overrides = split_words(words or [])
     chosen = names(rows, "--rows"), numbers(seeds, "--seeds")
-    _run(verb, Wanted(paths, experiment, overrides, *chosen, form, out, pack))
+    request = ReportRequest(
+        paths,
+        experiment,
+        overrides,
+        *chosen,
+        form=form,
+        out=out,
+        pack=pack,
+        layout=layout,
+        against=against,
+        standalone=standalone,
+        cases=cases,
+        strata=strata,
+        checklist=checklist,
+    )
+    _run(verb, request)
 
 
-@app.command()
+@app.command(epilog=examples("search"))
 def search(
     spec: Annotated[Path, typer.Argument(help="a search file, such as ablations/search.yaml")],
     overrides: Overrides = None,
@@ -202,7 +383,7 @@ def search(
     _run(search, Request(spec, experiment, overrides or [], at_once))
 
 
-@app.command()
+@app.command(epilog=examples("dashboard"))
 def dashboard(
     words: Words = None,
     experiment: OnExperiment = None,
@@ -217,14 +398,14 @@ def dashboard(
     login: Annotated[bool, typer.Option("--login", help="with MLflow's users and passwords")] = False,
 ) -> None:
     """MLflow's UI with our comparison pages beside it, in one server; Ctrl-C ends it."""
-    from acdis.verbs.dashboard import Wanted
+    from acdis.verbs.dashboard import DashboardRequest
     from acdis.verbs.dashboard import dashboard as verb
 
     paths, overrides = split_words(words or [])
-    _run(verb, Wanted(paths, experiment, overrides, host, port, store, prefix.rstrip("/"), login))
+    _run(verb, DashboardRequest(paths, experiment, overrides, host, port, store, prefix.rstrip("/"), login))
 
 
-@app.command()
+@app.command(epilog=examples("up"))
 def up() -> None:
     """Start a Ray head on this machine's loopback, with a token; found again where it runs already."""
     from acdis.verbs.head import up as verb
@@ -232,7 +413,7 @@ def up() -> None:
     _run(verb)
 
 
-@app.command()
+@app.command(epilog=examples("down"))
 def down() -> None:
     """End exactly what `up` or `submit` has started on this machine."""
     from acdis.verbs.head import down as verb
@@ -240,7 +421,10 @@ def down() -> None:
     _run(verb)
 
 
-@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+@app.command(
+    epilog=examples("submit"),
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+)
 def submit(
     words: Annotated[list[str] | None, typer.Argument(help="a verb and its words: train FILE …")] = None,
 ) -> None:
@@ -250,7 +434,7 @@ def submit(
     _run(verb, words or [])
 
 
-@report_app.command("figures")
+@report_app.command("figures", epilog=examples("report figures"))
 def report_figures(
     runs: Annotated[list[str], typer.Argument(help="cells' names (their beginnings will do) or folders")],
     case: Annotated[str | None, typer.Option(help="a test case of all of them; else the first")] = None,
@@ -264,7 +448,7 @@ def report_figures(
     _run(verb, runs, case, out)
 
 
-@data_app.command("check")
+@data_app.command("check", epilog=examples("data check"))
 def data_check(
     root: Annotated[Path, typer.Argument(help="folder of cases")],
     overrides: Overrides = None,
@@ -278,7 +462,7 @@ def data_check(
     _run(check, root, experiment, overrides or [])
 
 
-@data_app.command("splits")
+@data_app.command("splits", epilog=examples("data splits"))
 def data_splits(
     paths: Annotated[
         list[Path], typer.Argument(help="split files or their folder; with --folds the folder of cases")
@@ -286,7 +470,9 @@ def data_splits(
     folds: Annotated[
         int | None, typer.Option("--folds", min=2, help="write lists of so many folds of these cases")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="folder for the lists of the folds")] = Path("folds"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="with --folds: the folder that their lists are written to")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the draw")] = 0,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="what names files, labels, patients: data.scheme=…")
@@ -296,12 +482,12 @@ def data_splits(
     from acdis.verbs.data import check_lists, draw_folds
 
     if folds is None:
-        _run(check_lists, paths)
+        _run(check_lists, paths, out)
     else:
         _run(draw_folds, paths, folds, seed, out, overrides or [])
 
 
-@data_app.command("prepare")
+@data_app.command("prepare", epilog=examples("data prepare"))
 def data_prepare(
     root: Annotated[Path, typer.Argument(help="folder of cases")],
     experiment: Annotated[
@@ -315,7 +501,7 @@ def data_prepare(
     _run(prepare, experiment, root, overrides or [])
 
 
-@data_app.command("phantom")
+@data_app.command("phantom", epilog=examples("data phantom"))
 def data_phantom(
     out: Annotated[Path, typer.Argument(help="folder to write to")],
     cases: Annotated[int, typer.Option(min=1, help="how many")] = 12,
@@ -349,6 +535,11 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"error: {UnwritableError(error.filename or home.place(), error)}", file=sys.stderr)
+        sys.exit(2)
+    except ImportError as error:
+        if (missing := extras.missing(error)) is None:
+            raise
+        print(f"error: {missing}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         from acdis.cluster.train import TrainingFailed

@@ -26,5 +26,5 @@ def shown(text: str) -> str:
     return text if text.isprintable() else "".join(map(_character, text))
 
 
-def _character(each: str) -> str:
-    return each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+def _character(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

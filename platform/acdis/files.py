@@ -8,16 +8,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import logging
 import math
 import os
+import re
 import secrets
+import shutil
 import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,12 +33,15 @@ TEXT = 2**17
 #: Most values of a JSON file: what 10,000 epochs write down are some 400,000; each takes up to a kilobyte
 #: while its type is looked at.
 VALUES = 500_000
+#: Most bytes of the list of a ZIP file's entries, each of which takes 46 and its name.
+MOST_LISTED = 2**22
 #: The end of a name while its file is being written.
 HALF = ".part"
 #: Seconds after which somebody who waits for a lock is told who holds it.
 NAMED_AFTER = 3.0
 #: Who looks whether a lock is held has it for a moment.
 _MOMENT = 0.05
+_OURS = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(HALF)}")
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 log = logging.getLogger(__name__)
 
@@ -50,18 +57,8 @@ def read(path: Path, most: int) -> bytes:
         OSError: it cannot be read, or is a pipe, a device or a folder: reading those may never end.
         TooLargeError: it holds more than `most` bytes; no more than those are ever read.
     """
-    try:
-        descriptor = os.open(
-            path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-        )  # a pipe would wait for a writer
-    except ValueError:  # a NUL in the name
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
-    with open(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    with opened(path) as stream:
+        status = os.fstat(stream.fileno())
         if status.st_size > most:
             raise TooLargeError(f"holds {status.st_size:,} bytes, {most:,} at most")
         content = stream.read(most + 1)
@@ -72,6 +69,40 @@ def read(path: Path, most: int) -> bytes:
     return content
 
 
+def given(path: Path, most: int, todo: str) -> bytes:
+    """As `read`, of a file that a user has named.
+
+    Raises:
+        UserError: it cannot be read, or holds too much; the message ends with what to do.
+    """
+    try:
+        return read(path, most)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}); {todo}") from None
+    except TooLargeError as error:
+        raise UserError(f"{path}: {error}; {todo}") from None
+
+
+def opened(path: Path) -> io.BufferedReader:
+    """A file to be read by somebody who reads no more of it than he has looked at.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a device or a folder: reading those may never end.
+    """
+    try:
+        # NONBLOCK: a pipe would wait for a writer
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except ValueError:  # a NUL in the name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "Not a regular file", str(path))
+
+
 def json_of(content: bytes, most: int = VALUES) -> Any:
     """The value in a JSON text.
 
@@ -80,13 +111,57 @@ def json_of(content: bytes, most: int = VALUES) -> Any:
             kilobytes of a ZIP file may hold five million empty mappings.
         ValueError: it is no JSON, or nested too deep.
     """
-    count = content.count(b",") + content.count(b"[") + content.count(b"{")
-    if count > most:
-        raise TooLargeError(f"holds about {count:,} values, {most:,} at most")
+    check_values(content, most)
     try:
         return json.loads(content)
     except RecursionError:
         raise ValueError("is nested too deep") from None
+
+
+def read_json(path: Path, most: int = TEXT) -> Any:
+    """The value in a JSON file of at most so many bytes.
+
+    Raises:
+        OSError, TooLargeError, ValueError: as `read` and `json_of`.
+    """
+    return json_of(read(path, most))
+
+
+def check_values(content: bytes, most: int = VALUES) -> None:
+    """Raise TooLargeError for a JSON text of more than `most` values, before anything is made of it."""
+    count = content.count(b",") + content.count(b"[") + content.count(b"{")
+    if count > most:
+        raise TooLargeError(f"holds about {count:,} values, {most:,} at most")
+
+
+def archive(source: BinaryIO) -> zipfile.ZipFile:
+    """A ZIP file, opened to be read; `source` stays open for as long as it is used.
+
+    Raises:
+        TooLargeError: its list of entries is longer than `MOST_LISTED`.
+        zipfile.BadZipFile: it is none.
+    """
+    stream = _Listed(source)
+    opened = zipfile.ZipFile(stream)
+    stream.is_known = True
+    return opened
+
+
+class _Listed(io.BufferedReader):
+    """Python reads the list of entries in one go, and makes an object of half a kilobyte of each."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        super().__init__(source)  # type: ignore[arg-type]  # whatever reads into a buffer
+        self.is_known = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MOST_LISTED and not self.is_known:
+            raise TooLargeError(f"lists entries in {size:,} bytes, {MOST_LISTED:,} at most")
+        return super().read(size)
+
+
+#: What the message of an UnwritableError has in it, by which it is known again where it was written down.
+UNWRITABLE = "cannot be written ("
 
 
 class UnwritableError(UserError, OSError):
@@ -95,7 +170,7 @@ class UnwritableError(UserError, OSError):
     def __init__(self, path: Path | str, error: OSError) -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         todo = "free space" if full else "give a folder that you may write, ACDIS_HOME or --out"
-        UserError.__init__(self, f"{path}: cannot be written ({reason(error)}); {todo}")
+        UserError.__init__(self, f"{path}: {UNWRITABLE}{reason(error)}); {todo}")
         self.errno, self.strerror, self.filename = error.errno, reason(error), str(path)
 
     def __reduce__(self) -> tuple[Any, ...]:  # the pickle of an OSError would call it with other arguments
@@ -174,8 +249,8 @@ def publish(fresh: Path, path: Path) -> None:
     Raises:
         OSError: as `os.rename`: a folder that is not empty stays.
     """
-    for each in [*fresh.rglob("*"), fresh]:
-        descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+    for entry in [*fresh.rglob("*"), fresh]:
+        descriptor = os.open(entry, os.O_RDONLY | os.O_CLOEXEC)
         try:
             sync(descriptor)
         finally:
@@ -186,7 +261,23 @@ def publish(fresh: Path, path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what killed writers have left half written below `folder`; files of living ones stay."""
-    for left in (*folder.rglob(f".*{HALF}"), *folder.glob(".state.json.*")):  # those of older versions
+    _remove_free([*folder.rglob(f".*{HALF}"), *folder.glob(".state.json.*")])  # those of older versions
+
+
+def sweep_beside(path: Path) -> None:
+    """As `sweep`, in the folder of a file that the user has named: nothing there but what is ours."""
+    _remove_free([left for left in path.parent.glob(f".*{HALF}") if _OURS.fullmatch(left.name)])
+
+
+def sweep_folders(folders: Iterable[Path], lock: str) -> None:
+    """Remove those temporary folders that no process holds any more, by the file `lock` in each."""
+    for left in folders:
+        if os.path.exists(left / lock) and not is_held(left / lock):  # of another user: not to be seen
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove_free(paths: list[Path]) -> None:
+    for left in paths:
         with contextlib.suppress(OSError), left.open("r+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
@@ -227,7 +318,7 @@ def is_held(path: Path, *, shared: bool = False) -> bool:
         shared: several may have it together.
     """
     try:
-        stream = path.open("rb")
+        stream = opened(path)
     except OSError:  # nobody has ever had it, or it is not ours to see
         return False
     with stream:
@@ -251,7 +342,11 @@ def _myself() -> str:
     """Without arguments after the first: an address may have a password in it."""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]] if sys.argv else [])
     now = datetime.now().astimezone().isoformat(" ", "seconds")
-    return f"process {os.getpid()} on {socket.gethostname()} ({command[:80]}), since {now}"
+    return f"{_this_process()} ({command[:80]}), since {now}"
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 @contextlib.contextmanager
@@ -288,7 +383,9 @@ def _wait(descriptor: int, path: Path, deadline: float) -> None:
             raise HeldError(f"{path}: is held by {holder(path)}")
         if now >= told_at and not told:
             told = True
-            log.warning("waiting for %s, which is held by %s", path, holder(path))
+            who = holder(path)
+            if not who.startswith(_this_process()):  # another thread of ours: nobody need look for it
+                log.warning("waiting for %s, which is held by %s", path, who)
         time.sleep(_MOMENT)
 
 

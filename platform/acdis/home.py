@@ -76,6 +76,11 @@ def checkout() -> Path | None:
     )
 
 
+def shipped() -> Path:
+    """Where `ablations/` and `experiments/` stand: the checkout, or the installed package's own copies."""
+    return checkout() or Path(__file__).resolve().parent / "shipped"
+
+
 def cells(base: Path) -> Path:
     """One folder per trained cell."""
     return base / "cells"

@@ -42,6 +42,28 @@ def subset_name(subset: Subset) -> str:
     return "_".join(subset)
 
 
-def metric_name(metric: str, region: str, subset: Subset | None = None) -> str:
-    """`dice/ET/FLAIR_T1ce`; without a subset the mean over all 15: `dice/ET/mean`."""
-    return f"{metric}/{region}/{subset_name(subset) if subset else 'mean'}"
+def metric_name(metric: str, region: str | None = None, subset: Subset | None = None) -> str:
+    """`dice/ET/FLAIR_T1ce`; the mean over all subsets is `dice/ET/mean`, over all regions too `dice/mean`."""
+    return "/".join([metric, *([region] if region else []), subset_name(subset) if subset else "mean"])
+
+
+_LESIONS = ("lesion_dice", "lesion_hd95", "lesions_found", "lesions_missed", "lesions_false")
+
+#: What `evaluation.metrics` may name, and the metrics that each gives, for every region. The rules of BraTS
+#: 2023 (glioma, meningioma, metastases) give the same ones, so that one of them is named at most.
+NAMED_METRICS: dict[str, tuple[str, ...]] = {
+    "brats2023": _LESIONS,
+    "brats2023_men": _LESIONS,
+    "brats2023_met": _LESIONS,
+    "brats2026": ("instance_dice", "instance_nsd", "instance_hd95", "instance_f1"),
+    "nsd": ("nsd_1mm", "nsd_2mm"),
+    "volume": ("volume_difference_ml",),
+    "sensitivity": ("sensitivity",),
+    "precision": ("precision",),
+}
+
+#: The metrics of `NAMED_METRICS`, each once.
+FURTHER_METRICS = tuple(dict.fromkeys(metric for given in NAMED_METRICS.values() for metric in given))
+
+#: Those of them without an upper limit: mm, ml, counts. The others are shares.
+UNBOUNDED = frozenset((*_LESIONS[1:], "instance_hd95", "volume_difference_ml"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from acdis.ablation.spec import Spec, load
-from acdis.data.entry import Entry
 from acdis.data.inputs import Inputs
+from acdis.data.prepared_case import Entry
 from acdis.data.preprocess import Box, Meta
 
 BASE = """\

@@ -13,9 +13,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acdis import config, methods
-from acdis.ablation import cells
-from acdis.ablation.members import settle
+from acdis import cells, config, methods
+from acdis.ablation.expansion import decide
 from acdis.ablation.spec import Spec
 from acdis.config import Experiment
 from acdis.methods.acdis.options import CONSISTENCY, SYNTHESIS
@@ -57,6 +56,8 @@ WEIGHTLESS: dict[str, list[Any]] = {
     "scaling.gpu": [True, False],
     "scaling.cpus_per_worker": [None, 1, 64],
     "scaling.loader_threads": [1, 9],
+    "scaling.metric_processes": [None, 0, 4],
+    "scaling.checkpoint_minutes": [None, 10],
     "scaling.activation_checkpointing": [True, False],
     "scaling.max_failures": [0, 3],
     "tracking.uri": [None, "http://somewhere:5000"],
@@ -133,8 +134,8 @@ def test_data_and_the_methods_version_count(changes: dict[str, Any], data: str) 
 @settings(max_examples=100, deadline=None)
 @given(changes=_choices(WEIGHTY))
 def test_resolving_again_changes_nothing(changes: dict[str, Any]) -> None:
-    once = settle(_experiment(changes))
-    assert settle(once) == once
+    once = decide(_experiment(changes))
+    assert decide(methods.resolve(once)) == once
 
 
 def test_the_names_of_the_tables_stay(tables: dict[str, Spec]) -> None:
@@ -149,3 +150,14 @@ def golden(tables: dict[str, Spec]) -> dict[str, str]:
             for seed in (0, 1):
                 names[f"{table}/{row.id}/seed {seed}"] = _name(dict(row.changes) | {"seed": seed})
     return names | {"evaluation": cells.evaluation_name(Experiment(), FINGERPRINT)}
+
+
+def test_weights_of_windows_are_in_the_name_of_what_they_change() -> None:
+    """The evaluation always, the training where it chooses its weights by validation."""
+    weights = {"evaluation.window_weights": "gaussian"}
+    assert (
+        cells.evaluation_name(_experiment(weights), FINGERPRINT)
+        != json.loads(GOLDEN.read_text())["evaluation"]
+    )
+    chosen = {"training.selection": "best"}
+    assert _name(chosen | weights) != _name(chosen)

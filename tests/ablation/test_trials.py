@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from acdis.ablation.space import Settings
+from acdis import files
+from acdis.ablation.search_file import Settings
 from acdis.ablation.trials import Trial, Trials, alone
 from acdis.errors import UserError
 
@@ -80,7 +82,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from acdis.ablation.space import Settings
+from acdis.ablation.search_file import Settings
 from acdis.ablation.trials import Trials, alone
 import json
 with alone(Path(sys.argv[1])):
@@ -196,3 +198,15 @@ def test_failures_are_kept_with_their_reason(tmp_path: Path) -> None:
     assert trials.ask() is None
     assert [(trial.status, trial.reason) for trial in trials.all()] == [("failed", "diverged")] * 2
     assert trials.best() is None
+
+
+def test_a_full_disk_is_no_damaged_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is to be moved away."""
+    from optuna.storages.journal import JournalFileBackend
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", full)
+    with pytest.raises(files.UnwritableError, match=r"study-m\.jsonl: cannot be written \(No space .* free"):
+        Trials(tmp_path, settings(), "m")

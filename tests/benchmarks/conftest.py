@@ -11,6 +11,13 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs a script is `make test-bench`'s; what looks at its functions is `make test`'s."""
+    for item in items:
+        if "benchmark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.bench)
+
+
 @pytest.fixture
 def benchmark(checkout: Path) -> Callable[..., str]:
     """Runs a script of benchmarks/ with these words, one thread; what it prints. It must end with 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
-from acdis.ablation.cells import Cell
+from acdis.cells import Cell
 from acdis.cluster import head
 from acdis.data import phantom
+from acdis.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {
@@ -84,6 +87,20 @@ class Place:
         (folder,) = (self.base / "cells").iterdir()
         return Cell(folder)
 
+    @contextlib.contextmanager
+    def held(self, what: Callable[[dict[str, Any]], Any]) -> Iterator[dict[str, Any]]:
+        """The cell's state, its training stopped (SIGSTOP) as soon as it was as wanted; then it goes on.
+
+        So it does not end while a test looks at it or strikes, however long that takes on this machine.
+        """
+        process = psutil.Process(self.wait_for(lambda state: "pid" in state and what(state))["pid"])
+        process.suspend()
+        try:
+            yield self.cell().state()
+        finally:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
     def wait_for(self, what: Callable[[dict[str, Any]], Any], seconds: float = 700) -> dict[str, Any]:
         """The cell's state, as soon as it is as wanted."""
         deadline = time.monotonic() + seconds
@@ -98,12 +115,28 @@ class Place:
         raise AssertionError("the cell's state did not come about")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def a_busy_machine() -> Iterator[None]:
+    """Where a head takes long to come up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head, "START_SECONDS", 900)
+        yield
+
+
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four small phantoms on disk."""
     folder = tmp_path_factory.mktemp("phantoms")
     phantom.write(folder, 4, seed=3, shape=(32, 32, 32), spacing=5.0)
     return folder
+
+
+def started(base: Path) -> dict[str, Any]:
+    """A head: on a busy machine Ray may take longer to start than the 30 s that it allows itself."""
+    for _ in range(4):
+        with contextlib.suppress(UserError):
+            return head.start(base)
+    return head.start(base)
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +149,7 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         try:
             with pytest.MonkeyPatch.context() as starter:
                 starter.setenv("ACDIS_HOME", "/of/the/starter")  # jobs must not take it over
-                state = head.start(base)
+                state = started(base)
             yield state | {"base": base}
         finally:
             head.stop(base)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from ports import assert_on_loopback_alone, family, lists_jobs, token_of
+from ports import assert_on_loopback_alone, family, lists_jobs, token_of, who_lists_jobs
 from storm import ablation
 from storm.ablation import ROWS
 
@@ -81,25 +81,45 @@ def test_what_is_done_is_not_done_again(undisturbed: Any) -> None:
     assert before == [path.stat().st_mtime_ns for path in weights]
 
 
+@pytest.mark.faults
 def test_cells_of_another_process_are_waited_for(
     ray_head: dict[str, Any], places: Callable[..., Any]
 ) -> None:
     """One that ends without having trained: what it leaves behind is trained."""
     place = _specs(places(ray_head))
     words = ablation.words(place, "window", rows=ROWS[:1])
-    with place.start(*words) as first:
-        place.wait_for(lambda state: state.get("status") == "training")
+    with place.start(*words) as first, place.held(lambda state: state.get("status") == "training"):
         (cell,) = ablation.cells(place)
         assert cell.busy()
         second = place.start(*words)
         _said(place, "waiting for 1 cells that another process trains")
         assert second.poll() is None
         first.kill()
-    assert second.wait(timeout=300) == 0, (place.base / "log.txt").read_text()
+    assert second.wait(timeout=900) == 0, (place.base / "log.txt").read_text()
     assert cell.state()["status"] == "done"
     assert [entry["epoch"] for entry in cell.history()] == [1, 2, 3, 4]
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("pause", [0.0, pytest.param(3.0, marks=pytest.mark.chaos)])
+def test_the_same_command_right_after_a_kill_trains_what_was_left(
+    ray_head: dict[str, Any], places: Callable[..., Any], pause: float
+) -> None:
+    """Given once, while Ray is still ending what the killed one has started, or just has."""
+    place = _specs(places(ray_head))
+    words = ablation.words(place, "window", rows=ROWS[:1])
+    with place.start(*words) as first, place.held(lambda state: state.get("done", 0) >= 1):
+        first.kill()
+    (cell,) = ablation.cells(place)
+    assert not cell.weights.exists()
+    time.sleep(pause)
+    again = place.run(*words)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert cell.state()["status"] == "done"
+    assert [entry["epoch"] for entry in cell.history()] == [1, 2, 3, 4]
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("kill", [False, pytest.param(True, marks=pytest.mark.chaos)])
 def test_on_a_ray_of_its_own_nobody_gets_in_and_a_dead_drivers_place_comes_back(
     places: Callable[..., Any], kill: bool
@@ -109,16 +129,16 @@ def test_on_a_ray_of_its_own_nobody_gets_in_and_a_dead_drivers_place_comes_back(
     place.variables["HOME"] = str(place.base)
     _specs(place)
     driver = place.start(*ablation.words(place, "window", rows=ROWS[:1]), _all_cpus())
-    state = place.wait_for(lambda state: state.get("done", 0) >= 1)
-    ports = assert_on_loopback_alone(family(driver.pid))
-    file = token_of(driver.pid)
-    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    token = file.read_text()
-    assert not [port for port in ports if lists_jobs(port)]
-    assert len([port for port in ports if lists_jobs(port, token)]) == 1
-    if kill:
-        psutil.Process(state["driver"]).kill()  # its training holds all CPUs
-    assert driver.wait(timeout=300) == 0, (place.base / "log.txt").read_text()
+    with place.held(lambda state: state.get("done", 0) >= 1) as state:
+        ports = assert_on_loopback_alone(family(driver.pid))
+        file = token_of(driver.pid)
+        assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        token = file.read_text()
+        assert len(who_lists_jobs(ports, token)) == 1
+        assert not [port for port in ports if lists_jobs(port)]
+        if kill:
+            psutil.Process(state["driver"]).kill()  # its training holds all CPUs
+    assert driver.wait(timeout=900) == 0, (place.base / "log.txt").read_text()
     assert bool(place.cell().state()["resumed_at"]) == kill
     assert not (place.base / ".ray").exists()
 
@@ -128,7 +148,7 @@ def _all_cpus() -> str:
 
 
 def _said(place: Any, words: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 700
     while words not in (place.base / "log.txt").read_text():
         assert time.monotonic() < deadline, (place.base / "log.txt").read_text()
         time.sleep(0.2)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,9 +16,10 @@ import psutil
 import pytest
 from ports import assert_on_loopback_alone
 
-from acdis.ablation.cells import read_json
+from acdis.cells import read_json
 from acdis.cluster import head
 from acdis.files import write_json
+from acdis.planning import resources
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -58,36 +58,61 @@ def test_nobody_is_let_in_without_the_token(ray_head: dict[str, Any]) -> None:
     for headers in ({}, {"Authorization": "Bearer " + "0" * 64}):
         request = urllib.request.Request(ray_head["address"] + "/api/jobs/", headers=headers)
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=10)
+            urllib.request.urlopen(request, timeout=120)
         assert refused.value.code in (401, 403)
 
 
 def test_a_second_head_is_stopped_and_the_first_lives_on(ray_head: dict[str, Any], tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    state = head.start(other)
+    """What a dead one left behind does not matter."""
+    folder = tmp_path / "head"
+    write_json(
+        folder / "head.json",
+        {
+            "mark": "of a head before the machine was started again",
+            "address": f"http://127.0.0.1:{head.free_ports(1)[0]}",
+            "temporary": str(tmp_path / "gone"),
+            "token": str(folder / "token"),
+        },
+    )
+    assert head.running(tmp_path) == {}
+    state = head.start(tmp_path)
     try:
         assert state["mark"] != ray_head["mark"]
+        assert head.running(tmp_path)["mark"] == state["mark"] == read_json(folder / "head.json")["mark"]
+        assert head.start(tmp_path)["mark"] == state["mark"]
         theirs = head.processes(state["mark"])
-        assert head.stop(other) == len(theirs) > 5
+        assert head.stop(tmp_path) > 5
         assert not any(process.is_running() for process in theirs)
+        assert head.processes(state["mark"]) == []
     finally:
-        head.stop(other)
+        head.stop(tmp_path)
     assert not Path(state["temporary"]).exists()
-    assert head.running(other) == {}
-    assert head.stop(other) == 0
+    assert head.running(tmp_path) == {}
+    assert head.stop(tmp_path) == 0
     assert head.running(ray_head["base"])["mark"] == ray_head["mark"]
+
+
+def _a_job_that_is_over(state: dict[str, Any]) -> str:
+    name = "acdis-of-a-killed-command"
+    line = [*head.ray_command("job", "submit"), f"--address={state['address']}"]
+    line += [f"--submission-id={name}", "--", "true"]
+    subprocess.run(line, env=head.environment(state), capture_output=True, timeout=600, check=True)
+    return name
 
 
 def test_the_job_speaks_for_itself_and_its_exit_code_comes_through(
     ray_head: dict[str, Any], checkout: Path
 ) -> None:
+    left = ray_head["base"] / "head" / f"{_a_job_that_is_over(ray_head)}.patch"
+    left.touch()
     line = [sys.executable, "experiments/main.py", "submit", "train", "experiments/nothing.yaml"]
     variables = os.environ | {"ACDIS_HOME": str(ray_head["base"])}
     done = subprocess.run(
-        line, env=variables, cwd=checkout, capture_output=True, text=True, timeout=120, check=False
+        line, env=variables, cwd=checkout, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr == ""
+    assert not list((ray_head["base"] / "head").glob("*.patch"))
     ray, job, *said, end = [line for line in done.stdout.splitlines() if line.strip()]
     assert ray.startswith("Ray: ")
     assert job.startswith("job acdis-")
@@ -118,7 +143,7 @@ def test_a_job_that_cannot_know_where_outputs_go_says_so(ray_head: dict[str, Any
         *("--", "python", "experiments/main.py", "reproduce"),
     ]
     variables = {key: value for key, value in head.environment(ray_head).items() if key != "ACDIS_HOME"}
-    done = subprocess.run(line, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(line, env=variables, capture_output=True, text=True, timeout=600, check=False)
     assert "error: ACDIS_HOME: not set" in done.stdout
     assert "exit code 2" in done.stdout
     assert done.returncode == 1  # Ray's command line knows no other
@@ -127,12 +152,12 @@ def test_a_job_that_cannot_know_where_outputs_go_says_so(ray_head: dict[str, Any
 def _jobs(state: dict[str, Any]) -> list[dict[str, Any]]:
     headers = {"Authorization": f"Bearer {Path(state['token']).read_text()}"}
     asked = urllib.request.Request(state["address"] + "/api/jobs/", headers=headers)
-    with urllib.request.urlopen(asked, timeout=15) as answer:
+    with urllib.request.urlopen(asked, timeout=120) as answer:
         return list(json.load(answer))
 
 
 def test_ctrl_c_stops_exactly_this_job(ray_head: dict[str, Any], checkout: Path) -> None:
-    sleep = "import time; print('up', flush=True); time.sleep(150)"
+    sleep = "import time; print('up', flush=True); time.sleep(900)"
     stays = _submit(ray_head, checkout, "python", "-c", sleep)
     ended = _submit(ray_head, checkout, "python", "-c", sleep)
     try:
@@ -140,16 +165,16 @@ def test_ctrl_c_stops_exactly_this_job(ray_head: dict[str, Any], checkout: Path)
             while (line := process.stdout.readline()) != "up\n":
                 assert line, process.stderr.read()
         ended.send_signal(signal.SIGINT)
-        _, err = ended.communicate(timeout=60)
+        _, err = ended.communicate(timeout=300)
         assert ended.returncode == 1
         assert "stopped; the same command goes on" in err
         jobs = _jobs(ray_head)
-        status = [job["status"] for job in jobs if "sleep(150)" in job["entrypoint"]]
+        status = [job["status"] for job in jobs if "sleep(900)" in job["entrypoint"]]
         assert sorted(status) == ["RUNNING", "STOPPED"]
     finally:
         for process in (stays, ended):
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
+            process.wait(timeout=300)
 
 
 WORKER = """
@@ -157,6 +182,7 @@ import json
 from acdis.cluster import session
 from acdis.config import Scaling
 from acdis.errors import UserError
+from acdis.planning.placement import share
 with session.connected():
     import ray
 
@@ -166,7 +192,7 @@ with session.connected():
         return [platform.__file__, platform.system(), getattr(acdis, "__file__", ""), sys.path[:3]]
 
     try:
-        session.room(Scaling(workers=3, cpus_per_worker=1000))
+        share(session.nodes(print), Scaling(workers=3, cpus_per_worker=1000))
         said = ""
     except UserError as error:
         said = str(error)
@@ -184,7 +210,7 @@ def test_platform_is_the_standard_library_on_a_worker_too(ray_head: dict[str, An
         cwd=checkout,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     (file, system, package, _), said = json.loads(done.stdout.splitlines()[-1])
@@ -194,30 +220,18 @@ def test_platform_is_the_standard_library_on_a_worker_too(ray_head: dict[str, An
     assert "3 workers of 1000 CPUs and 0 GPUs each do not fit" in said
 
 
-def test_what_a_dead_head_left_behind_does_not_matter(tmp_path: Path) -> None:
-    folder = tmp_path / "head"
-    write_json(
-        folder / "head.json",
-        {
-            "mark": "of a head before the machine was started again",
-            "address": f"http://127.0.0.1:{head.free_ports(1)[0]}",
-            "temporary": str(tmp_path / "gone"),
-            "token": str(folder / "token"),
-        },
-    )
-    assert head.running(tmp_path) == {}
-    state = head.start(tmp_path)
-    try:
-        assert head.running(tmp_path)["mark"] == state["mark"] == read_json(folder / "head.json")["mark"]
-        begun = time.monotonic()
-        assert head.start(tmp_path)["mark"] == state["mark"]
-        assert time.monotonic() - begun < 10
-    finally:
-        head.stop(tmp_path)
-
-
 def test_half_a_state_file_is_no_head(tmp_path: Path) -> None:
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "head.json").write_text('{"mark": "ab')
     assert head.running(tmp_path) == {}
     assert head.stop(tmp_path) == 0
+
+
+def test_a_real_head_says_the_same_both_ways(ray_head: dict[str, Any]) -> None:
+    """Over HTTP as this home's own head, and by a child process as the cluster that RAY_ADDRESS names."""
+    own = resources.available(head.running(ray_head["base"]), {})
+    assert own.source == "this home's Ray head"
+    environment = head.environment(ray_head) | {"RAY_ADDRESS": ray_head["gcs"]} | head.LOOPBACK
+    asked = resources.available(head.running(ray_head["base"]), environment)
+    assert own.nodes == asked.nodes
+    assert own.nodes[0]["CPU"] >= 1

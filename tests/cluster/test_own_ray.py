@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import stat
+import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from acdis.cluster import rendezvous, session, temporary, token
+from acdis import files
+from acdis.cluster import head, rendezvous, session, temporary, token
 from acdis.errors import UserError
 
 
@@ -97,6 +99,34 @@ def test_rays_own_file_is_put_right_and_said(
     assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_ray_is_started_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool) -> None:
+    """On loopback, with our token in a closed folder; a Jobs API only where trials are driven by others."""
+    known = tmp_path / ".ray" / "auth_token"
+    known.parent.mkdir()
+    known.write_text("made by ray.init()")
+    known.chmod(0o644)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", *head.LOOPBACK):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    seen: dict[str, Any] = {}
+
+    def init(**settings: Any) -> None:
+        file = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+        seen.update(settings, mode=os.environ["RAY_AUTH_MODE"], rights=(_rights(file), _rights(file.parent)))
+        seen["loopback"] = {name: os.environ.get(name) for name in head.LOOPBACK}
+        assert Path(settings["_temp_dir"]).parent == file.parent
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init, shutdown=lambda: None))
+    with session.connected(nested):
+        assert seen["include_dashboard"] == nested
+    assert (seen["address"], seen["mode"], seen["rights"]) == ("local", "token", (0o600, 0o700))
+    assert seen["loopback"] == head.LOOPBACK
+    assert _rights(known) == 0o600
+    assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+
+
 #: As Slurm sites set it: ../shared/cases/long_tmpdir.sh.
 LONG = "people/researcher/slurm_jobdir/1355700/tmp.t0016/scratch/of/this/job"
 
@@ -152,6 +182,30 @@ def test_what_killed_runs_left_is_removed_and_what_others_use_is_not(monkeypatch
         temporary.remove(parent)
 
 
+def test_what_an_ending_process_writes_is_removed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's dashboard does, while its folder is being removed."""
+    parent = Path(tempfile.mkdtemp(dir="/tmp", prefix="a"))
+    monkeypatch.setenv("RAY_TMPDIR", str(parent))
+    real = temporary.remove
+
+    def remove(folder: Path) -> None:
+        real(folder)
+        if folder.name == temporary.RAY:
+            (folder / "session").mkdir(parents=True)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(temporary, "remove", remove)
+            with temporary.folder() as first:
+                first.mkdir()
+        assert first.exists()
+        with temporary.folder() as second:
+            assert os.listdir(parent) == [second.parent.name]
+        assert os.listdir(parent) == []
+    finally:
+        temporary.remove(parent)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user, as root alone may")
 def test_folders_of_other_users_are_none_of_ours() -> None:
     parent = Path(tempfile.mkdtemp(dir="/tmp", prefix="a"))
@@ -165,7 +219,7 @@ def test_folders_of_other_users_are_none_of_ours() -> None:
             code = 1
             with contextlib.suppress(BaseException):
                 os.setuid(65534)
-                temporary._sweep(parent)
+                files.sweep_folders(parent.glob(f"{temporary.OWN}*"), temporary.LOCK)
                 code = 0
             os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
@@ -215,3 +269,19 @@ def test_the_store_listens_on_the_nodes_address_alone(monkeypatch: pytest.Monkey
         assert server.getsockname() == (address, place.port)
     assert rendezvous.interface_of(address) == rendezvous.interface_of("127.0.0.1") in ("lo", "lo0")
     assert rendezvous.interface_of("192.0.2.1") is None
+
+
+def test_a_ray_that_does_not_start_in_time_is_one_line() -> None:
+    """What Ray raises then is a bare Exception; any other is a bug and keeps its traceback."""
+
+    def fails(said: str) -> Any:
+        def init(**_: Any) -> None:
+            raise Exception(said)
+
+        return SimpleNamespace(init=init)
+
+    slow = "The current node timed out during startup. This could happen because some of the raylet failed"
+    with pytest.raises(UserError, match="Ray did not start within its 30 s: this machine is busy"):
+        session._initialise(fails(slow), "local")
+    with pytest.raises(Exception, match="something else"):
+        session._initialise(fails("something else"), "local")

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from acdis.ablation import stopping
-from acdis.ablation.cells import Cell
+from acdis.cells import Cell, stop_request
 from acdis.data.inputs import open_inputs
 from acdis.tracking.runs import open_store
 
-pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 EPOCHS = 6
 REASON = "pruned by the test after epoch 1 at 0.0"
@@ -59,7 +58,7 @@ def place(
     return place
 
 
-def _wait(place: Any, what: Callable[[list[Cell]], Cell | None], seconds: float = 240) -> Cell:
+def _wait(place: Any, what: Callable[[list[Cell]], Cell | None], seconds: float = 700) -> Cell:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = what([Cell(path.parent) for path in place.base.glob("cells/*/state.json")])
@@ -92,13 +91,13 @@ def searched(place: Any) -> Iterator[Any]:
         assert not place.first.weights.exists()
         started.append(place.start(*line))
         place.pruned = _wait(place, _training("trial-1"))
-        stopping.ask(place.pruned, REASON)
+        stop_request.ask(place.pruned, REASON)
         place.third = _wait(place, _training("trial-2"))
         started[-1].send_signal(signal.SIGINT)
-        assert started[-1].wait(timeout=60) == 1
+        assert started[-1].wait(timeout=600) == 1
         place.stopped = place.third.state(), _statuses(place)
         started.append(place.start(*line))
-        assert started[-1].wait(timeout=300) == 0, (place.base / "log.txt").read_text()
+        assert started[-1].wait(timeout=900) == 0, (place.base / "log.txt").read_text()
         place.said = (place.base / "log.txt").read_text()
         yield place
     finally:

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import ServerDisconnectedError
 
 from acdis.cluster import submit, upload
+from acdis.cluster.session import interrupted_by_sigterm
 
 JOB = "acdis-0123456789ab"
 PREAMBLE = (
@@ -54,6 +55,9 @@ class Client:
     def get_job_info(self, job: str) -> Any:
         return self.info
 
+    def list_jobs(self) -> list[Any]:
+        return []
+
     def stop_job(self, job: str) -> None:
         self.stopped.append(job)
         self.connections.clear()
@@ -64,10 +68,33 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "PAUSE", 0.0)
 
 
-def _run(client: Client, monkeypatch: pytest.MonkeyPatch) -> int:
+def _run(client: Client, monkeypatch: pytest.MonkeyPatch, patches: Path = Path("nowhere")) -> int:
     monkeypatch.setattr(submit, "client_of", lambda state: client)
-    with submit._terminated_as_interrupted():
-        return submit._run({}, JOB, ["python", "a b"], {})
+    with interrupted_by_sigterm():
+        return submit._run({}, JOB, ["python", "a b"], {}, patches)
+
+
+def test_a_patch_goes_with_its_job_also_where_the_command_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkout: Path
+) -> None:
+    """One that is at work, or is just being submitted by another command, keeps its own."""
+    folder = tmp_path / "head"
+    folder.mkdir()
+    for name in ("over", "running", "not yet known"):
+        (folder / f"{name}.patch").touch()
+    client = Client([LOG])
+    states = {"over": True, "running": False}
+    client.list_jobs = lambda: [
+        SimpleNamespace(submission_id=name, status=SimpleNamespace(is_terminal=lambda ended=ended: ended))
+        for name, ended in states.items()
+    ]
+    monkeypatch.setattr(submit, "client_of", lambda state: client)
+    monkeypatch.setattr(submit, "start", lambda base: {})
+    monkeypatch.setattr(submit.home, "checkout", lambda: checkout)
+    assert submit.submit(tmp_path, ["python"]) == 0
+    (settings,) = client.submitted
+    assert Path(settings["runtime_env"]["env_vars"]["ACDIS_GIT_PATCH"]).parent == folder
+    assert {path.stem for path in folder.iterdir()} == {"running", "not yet known"}
 
 
 LOG = PREAMBLE + SAID
@@ -99,6 +126,16 @@ def test_each_line_comes_as_soon_as_it_is_there(capsys: pytest.CaptureFixture[st
     voice = submit.Voice(JOB)
     voice.read(PREAMBLE + "one\n")
     assert capsys.readouterr().out == "one\n"
+
+
+def test_rays_own_lines_among_the_jobs_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = submit.Voice(JOB)
+    warning = "\x1b[33m(raylet)\x1b[0m WARNING: 8 PYTHON worker processes have been started\n"
+    for end in range(len(PREAMBLE), len(PREAMBLE + "one\n" + warning + "two\nthree") + 1):
+        voice.read((PREAMBLE + "one\n" + warning + "two\nthree")[:end])
+    assert capsys.readouterr().out == "one\ntwo\n"
+    voice.read(PREAMBLE + "one\n" + warning + "two\nthree", last=True)
+    assert capsys.readouterr().out == "three"
 
 
 @pytest.mark.parametrize(

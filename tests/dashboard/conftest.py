@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +16,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acdis import files
-from acdis.ablation import cells
-from acdis.ablation.cells import Cell
-from acdis.ablation.members import Member, resolve
+from acdis import cells, files
+from acdis.ablation.expansion import Member, resolve
 from acdis.ablation.spec import load
+from acdis.cells import Cell
+from acdis.cluster.train import Job
+from acdis.cluster.worker import run_alone
 from acdis.dashboard.app import pages
 from acdis.dashboard.settings import Settings
-from acdis.dashboard.site import Site
+from acdis.dashboard.state import Site
 from acdis.data.inputs import Inputs
 from acdis.evaluation.records import Record, summarise, write_parquet
-from acdis.report import roster
+from acdis.report import spec_outline
+from acdis.terminal.progress import Display
 from acdis.tracking import default_uri
+from acdis.tracking.lineage import lineage
 from acdis.tracking.runs import RunTracker
 from acdis.tracking.specs import Link, SpecTracker
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
+from acdis.workflow import spec_runs
+from acdis.workflow.jobs import job_of
+from acdis.workflow.life import complete
+from acdis.workflow.opening import open_specs
 
+#: Milliseconds for what the browser waits for, however busy the machine: by default half a minute.
+PATIENCE = 300_000
 EXPERIMENT = """
 data: {phantoms: {cases: 8}, min_size: 16, crop: [16, 16, 16]}
 training: {epochs: 4, iterations: 10, precision: fp32}
@@ -152,7 +161,7 @@ def make_lab(root: Path) -> Lab:
         finish(lab.base, lab.uri, member, LEVELS[member.row.id])
     failed = cells.create(lab.base, members[-1].cell, members[-1].experiment, {"tags": {}})
     failed.update(status="failed", reason="the loss became NaN\nin epoch 3")
-    roster.save(members, lab.base)
+    spec_outline.save(members, lab.base)
     parent = SpecTracker(lab.base, lab.uri, "acdis", "small")
     about = {"rows": "slow, fast, plain", "seeds": "0, 1, 2", "baseline": "slow"}
     parent.begin(members[0].spec.title, about, {})
@@ -257,22 +266,35 @@ class Ablated:
         return done.stdout
 
 
+def _train(job: Job) -> None:
+    """What a worker does, in this process: Ray's own start-up would take longer than all four trainings."""
+    job.cell.begin(status="starting", workers=1, cpus=1, gpus=0, driver=os.getpid())
+    run_alone(job.plain() | {"again": False}, lambda event: None)
+    assert job.cell.state()["status"] == "scored", job.cell.state()
+
+
 @pytest.fixture(scope="session")
 def ablated(tmp_path_factory: pytest.TempPathFactory) -> Ablated:
-    """Two rows × two seeds through `ablate`, about a minute on two cores."""
+    """Two rows × two seeds, really trained, scored and published to a real store, in seconds."""
     root = tmp_path_factory.mktemp("ablated")
     (root / "tiny.yaml").write_text(TINY)
     (root / "tiny_table.yaml").write_text(TINY_SPEC)
     made = Ablated(root / "home", root / "tiny_table.yaml")
     made.base.mkdir()
-    short = tempfile.mkdtemp(prefix="a-")  # sockets in it may not exceed 107 characters
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(made, "environment", lambda: Ablated.environment(made) | {"RAY_TMPDIR": short})
-            made.run("ablate", str(made.spec))
-    finally:
-        shutil.rmtree(short, ignore_errors=True)
-    assert roster.read(made.base / "ablations" / "tiny_table" / roster.FILE).baseline == "conv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with Display() as display:
+            members = open_specs([made.spec], None, (), None, None, made.base, display, tracked=True)
+        tags = lineage()
+        with spec_runs.parents(members, made.base):
+            for member in members:
+                job = job_of(member.experiment, member.inputs, made.base, tags)
+                job.cell.add_role(
+                    spec=member.spec.name, table=member.spec.table, row=member.row.id, seed=member.seed
+                )
+                with job.cell.alone():
+                    complete(job, tags, functools.partial(_train, job), print)
+    assert spec_outline.read(made.base / "ablations" / "tiny_table" / spec_outline.FILE).baseline == "conv"
     return made
 
 
@@ -294,7 +316,7 @@ def address(ablated: Ablated) -> Iterator[str]:
     finally:
         server.send_signal(signal.SIGINT)
         try:
-            assert server.wait(40) == 0, log.read_text()
+            assert server.wait(300) == 0, log.read_text()
         finally:
             server.kill()
             server.stdout.close()
@@ -315,7 +337,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             executable_path=program,
             headless=True,
             args=words.split(),
+            timeout=PATIENCE,
         )
+        context.set_default_timeout(PATIENCE)
         yield context
         context.close()
 
@@ -333,3 +357,34 @@ def page(browser: Any) -> Iterator[Any]:
     yield tab
     tab.close()
     assert not complaints
+
+
+@pytest.fixture
+def can_be_read(page: Any, address: str) -> Callable[[str], None]:
+    """`can_be_read(where)`: by axe-core, and nothing stands out of the screen, on a desk and on a phone.
+
+    Each of the two is loaded in one theme, where contrast, names, roles and the order of headings are looked
+    at; in the other theme, which is a matter of colours alone, contrast is.
+    """
+    from axe_playwright_python.sync_playwright import Axe
+
+    contrast = {"runOnly": {"type": "rule", "values": ["color-contrast"]}, "resultTypes": ["violations"]}
+
+    def look(where: str) -> None:
+        axe = Axe()
+        for width, height, theme, other in ((1280, 900, "light", "dark"), (375, 740, "dark", "light")):
+            page.emulate_media(color_scheme=theme)
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.goto(address + where).status == 200
+            page.wait_for_load_state("networkidle")
+            found = axe.run(page)
+            assert found.violations_count == 0, found.generate_report()
+            assert page.evaluate("document.scrollingElement.scrollWidth <= window.innerWidth")
+            page.emulate_media(color_scheme=other)
+            found = axe.run(page, options=contrast)
+            assert len(found.response["passes"]) + len(found.response["incomplete"]) > 0, (
+                "nothing was looked at"
+            )
+            assert found.violations_count == 0, found.generate_report()
+
+    return look

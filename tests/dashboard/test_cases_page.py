@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from acdis.evaluation import floor_files
+from acdis.evaluation.floors import Thresholds, given
 from acdis.evaluation.records import Record, read_parquet, write_parquet
-from acdis.report import roster
+from acdis.report import spec_outline
+from acdis.vocabulary import SUBSETS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -68,6 +71,8 @@ def test_spreads_are_those_of_the_records(
         every = [v for seed in seeds for v in by_hand(lab, row, seed, field, region, subset).values()]
         box = [f"{np.percentile(every, at):.2f}" for at in (5, 25, 50, 75, 95)]
         assert shown[f"{row} one"] == [str(len(seeds)), str(6 * len(seeds)), f"{np.mean(every):.2f}", *box]
+    rule = "one empty 373.13 (a penalty). Penalties behind these points: slow one 0, fast one 0, plain one 0."
+    assert (rule in page) == (measure == "hd95")
     points = sorted(point[0] for point in data(page)["rows"][2]["points"])
     assert points == pytest.approx(sorted(by_hand(lab, "plain", 0, field, region, subset).values()), abs=1e-4)
 
@@ -192,6 +197,31 @@ def _other(file: Path, content: bytes) -> Path:
     return other
 
 
+def test_floors_of_the_same_cases_stand_below_the_rows(own_lab: Any) -> None:
+    """How they lie, and what each of the worst cases would have had; of Dice alone."""
+    draw = np.random.default_rng(3)
+    brain, fitted = draw.random((7, 3)), draw.random((7, 15, 3))
+    names = ("unscored", *(f"case{number}" for number in range(6)))
+    rule = {given(subset): Thresholds(1.0, 1.0, 1.0) for subset in SUBSETS}
+    address = "/acdis/cases?spec=small&region=TC&y=fast"
+    assert "floor" not in own_lab.client().get(address).text
+    for path in own_lab.base.rglob("records.parquet"):
+        floor_files.write(path.with_name("floors.json"), floor_files.Floors(4, rule, names, brain, fitted))
+    client = own_lab.client()
+    for chosen, by_rule in (("mean", fitted[1:, :, 1].mean(axis=1)), ("T1ce", fitted[1:, 1, 1])):
+        page = client.get(f"{address}&subset={chosen}").text
+        for line, values in zip(lines(page, "spreads")[-2:], (brain[1:, 1], by_rule), strict=True):
+            assert line[1:3] == ["", "6"]
+            due = 100 * np.array([values.mean(), *np.percentile(values, [5, 25, 50, 75, 95])])
+            assert [float(figure) for figure in line[3:]] == pytest.approx(due, abs=0.0051)
+        for name, *_, ours, theirs in lines(page, "worst"):
+            number = int(name.removeprefix("case"))
+            due = [100 * brain[number + 1, 1], 100 * by_rule[number]]
+            assert [float(ours), float(theirs)] == pytest.approx(due, abs=0.0051)
+    for measure in ("hd95", "et500"):
+        assert "floor" not in client.get(f"{address}&measure={measure}").text
+
+
 def test_without_hd95(own_lab: Any) -> None:
     (file,) = own_lab.cell("plain", 0).evaluations.glob("*/records.parquet")
     write_parquet(file, [Record(**{**vars(each), "hd95": None}) for each in read_parquet(file)])
@@ -207,7 +237,7 @@ def test_cells_trained_elsewhere(lab: Any, tmp_path: Path) -> None:
 
 def test_a_spec_that_only_the_store_knows(own_lab: Any, client: Any) -> None:
     """Its cells are here all the same: the same figures."""
-    for file in roster.files(own_lab.base):
+    for file in spec_outline.files(own_lab.base):
         file.unlink()
     for seed in (0, 1, 2):
         cell = own_lab.cell("fast", seed)

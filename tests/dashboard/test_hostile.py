@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from acdis.dashboard.pages import PAGES
-from acdis.dashboard.store import Store, StoreAwayError
-from acdis.report import roster
+from acdis.dashboard.store import MlflowStore, StoreAwayError
+from acdis.report import spec_outline
 
 BAD = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"' onmouseover=alert(3) {{ 7*7 }} \u2028"
@@ -74,7 +74,7 @@ def _store(lab: Any) -> sqlite3.Connection:
 @pytest.fixture
 def spoiled(own_lab: Any) -> Any:
     """Every name that a run or a file can bring is hostile, or 10 kB long."""
-    (file,) = roster.files(own_lab.base)
+    (file,) = spec_outline.files(own_lab.base)
     (spec,) = json.loads(file.read_text())
     spec |= {"title": BAD, "source": BAD, "excluded": {BAD: 3}, "overrides": [BAD]}
     spec["rows"][0] |= {"label": BAD, "note": BAD}
@@ -160,7 +160,7 @@ def test_cells_outside_the_home_are_not_looked_at(own_lab: Any, name: str) -> No
     """A roster that names a folder elsewhere, where a whole cell lies."""
     secret = own_lab.base.parent / "secret"
     os.rename(own_lab.cell("slow", 0).folder, secret)
-    (file,) = roster.files(own_lab.base)
+    (file,) = spec_outline.files(own_lab.base)
     (spec,) = json.loads(file.read_text())
     spec["rows"][0]["cells"][0]["cell"] = name
     spec["rows"][0]["cells"][1]["evaluation"] = (
@@ -233,7 +233,7 @@ def test_passwords_stay_inside(lab: Any, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_failure_shows_no_traceback(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from acdis.dashboard.site import Site
+    from acdis.dashboard.state import Site
 
     def fail(_: Site) -> None:
         raise RuntimeError("secret detail of /etc/somewhere")
@@ -262,7 +262,7 @@ def test_no_page_writes(own_lab: Any) -> None:
 
 
 def test_the_store_is_opened_read_only(own_lab: Any) -> None:
-    store = Store(own_lab.uri)
+    store = MlflowStore(own_lab.uri)
     with pytest.raises(StoreAwayError):
         store.rows("UPDATE runs SET name = 'x'")
     with pytest.raises(StoreAwayError):

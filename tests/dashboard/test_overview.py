@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from acdis.dashboard.app import pages
-from acdis.dashboard.folders import Seen
+from acdis.dashboard.folders import FolderState
 from acdis.dashboard.pages.overview import left
-from acdis.dashboard.site import Look
+from acdis.dashboard.state import SeenCell
 from acdis.report.facts import CellFacts
+from acdis.tracking.epoch_log import EpochLog
 
 
 def _specs(client: Any) -> dict[str, dict[str, Any]]:
@@ -24,10 +25,11 @@ def _specs(client: Any) -> dict[str, dict[str, Any]]:
 
 def test_counts_and_hours(client: Any) -> None:
     small = _specs(client)["small"]
-    assert {key: small[key] for key in ("done", "running", "failed", "missing", "cells")} == {
+    assert {key: small[key] for key in ("done", "running", "failed", "stopped", "missing", "cells")} == {
         "done": 7,
         "running": 0,
         "failed": 1,
+        "stopped": 0,
         "missing": 1,
         "cells": 9,
     }
@@ -62,12 +64,35 @@ def test_hours_of_an_elastic_training_are_the_reports(own_lab: Any) -> None:
     assert small["hours"] == {"cpu": pytest.approx(6 * 2 * 4 * 90 / 3600 + 15)}
 
 
+def test_hours_of_a_cell_that_is_put_together_are_its_parts(own_lab: Any) -> None:
+    """In report and dashboard alike; a part that is not there, or itself, adds nothing."""
+    cell, parts = own_lab.cell("plain", 0), [own_lab.cell("slow", 0).name, own_lab.cell("fast", 1).name]
+    each = 2 * 4 * 90 / 3600
+    told = {"epochs": [], "parts": [*parts, "acdis-000000000000", cell.name, "../../elsewhere"]}
+    (cell.folder / "history.json").write_text(json.dumps(told))
+    assert cell.hours() == {"cpu": pytest.approx(2 * each)}
+    small = _specs(own_lab.client())["small"]
+    assert small["hours"] == {"cpu": pytest.approx(6 * each + 2 * each)}
+
+
+def test_hours_of_a_failed_training_count(own_lab: Any) -> None:
+    """It has no history: two epochs of half an hour with two CPUs are in its journal."""
+    cell = own_lab.cell("plain", 2)
+    cell.update(workers=1, cpus=2, gpus=0)
+    log = EpochLog(cell.folder)
+    for epoch in (1, 2):
+        log.log_epoch(epoch, {"learning_rate": 1e-4, "epoch_seconds": 1800.0})
+    small = _specs(own_lab.client())["small"]
+    assert small["failed"] == 1
+    assert small["hours"] == {"cpu": pytest.approx(7 * 0.2 + 2)}
+
+
 def test_a_torn_file_is_told_where_its_cell_is_shown(own_lab: Any) -> None:
     torn = own_lab.cell("plain", 0)
     (torn.folder / "state.json").write_text('{"status": "do')
     client = own_lab.client()
     small = _specs(client)["small"]
-    assert (small["done"], small["failed"], small["missing"]) == (6, 1, 2)
+    assert (small["done"], small["failed"], small["stopped"], small["missing"]) == (6, 1, 1, 1)
     page = client.get(f"/acdis/run?cell={torn.name}").text
     assert "state.json: is damaged (it ends in the middle); weights and scores stay" in page
 
@@ -124,7 +149,14 @@ def test_a_wrong_spec_file_is_said(tmp_path: Path, lab: Any) -> None:
 def test_a_search_file_is_no_spec(lab: Any, checkout: Path) -> None:
     specs = tuple(sorted((checkout / "ablations").glob("*.yaml")))
     found = lab.client(base=None, uri="", specs=specs).get("/acdis/overview.json").json()
-    assert [each["spec"] for each in found["specs"]] == ["grid", "table2", "table3"]
+    assert [each["spec"] for each in found["specs"]] == [
+        "grid",
+        "planted",
+        "table1",
+        "table1_published",
+        "table2",
+        "table3",
+    ]
 
 
 def test_what_only_the_store_knows(lab: Any, tmp_path: Path) -> None:
@@ -149,11 +181,11 @@ def test_what_only_the_store_knows(lab: Any, tmp_path: Path) -> None:
 def test_time_left(states: list[tuple[str, dict[str, Any]]], seconds: float | None) -> None:
     measured = {"epochs": 4, "steps": 10, "step_seconds": 2.0, "status": "training"}
     looks = [
-        Look(
+        SeenCell(
             "r",
             "r",
             CellFacts(n, str(n), "", False, "", {}, ""),
-            Seen(status, measured | state if state else {}, None),
+            FolderState(status, measured | state if state else {}, None),
             None,
         )  # type: ignore[arg-type]
         for n, (status, state) in enumerate(states)
@@ -164,7 +196,7 @@ def test_time_left(states: list[tuple[str, dict[str, Any]]], seconds: float | No
 def test_half_written_state(own_lab: Any) -> None:
     (own_lab.cell("slow", 0).folder / "state.json").write_text('{"status": "do')
     small = _specs(own_lab.client())["small"]
-    assert (small["done"], small["missing"]) == (6, 2)
+    assert (small["done"], small["stopped"], small["missing"]) == (6, 1, 1)
 
 
 def test_the_fragment_is_what_the_page_holds(client: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from acdis.dashboard import runs, summaries
-from acdis.dashboard.store import Store, StoreAwayError
+from acdis.dashboard.store import MlflowStore, StoreAwayError
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def database() -> Iterator[str]:
         port = free.getsockname()[1]
 
     def call(*words: str) -> None:
-        done = subprocess.run([*user, *words], capture_output=True, text=True, cwd="/", timeout=120)
+        done = subprocess.run([*user, *words], capture_output=True, text=True, cwd="/", timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
 
     data = str(folder / "data")
@@ -85,7 +85,7 @@ def there(lab: Any, database: str) -> str:
 
 
 def test_runs_and_scores_are_those_of_sqlite(there: str, lab: Any) -> None:
-    one, two = Store(lab.uri), Store(there)
+    one, two = MlflowStore(lab.uri), MlflowStore(there)
     assert runs.cells(two) == runs.cells(one)
     assert runs.specs(two) == runs.specs(one)
     first, second = summaries.of_runs(one), summaries.of_runs(two)
@@ -117,7 +117,7 @@ def test_curves_are_read_from_it(there: str, lab: Any, tmp_path: Path) -> None:
     """The last value of an epoch that was sent twice; NaN is none."""
     from sqlalchemy import create_engine, text
 
-    run = runs.cells(Store(there))[lab.cell("fast", 0).name].id
+    run = runs.cells(MlflowStore(there))[lab.cell("fast", 0).name].id
     columns = "key, value, timestamp, run_uuid, step, is_nan"
     line = text(f"INSERT INTO metrics ({columns}) VALUES ('train/loss', :value, :at, :run, :step, :nan)")
     engine = create_engine(there)
@@ -135,7 +135,7 @@ def test_curves_are_read_from_it(there: str, lab: Any, tmp_path: Path) -> None:
 
 
 def test_it_is_read_only(there: str) -> None:
-    store = Store(there)
+    store = MlflowStore(there)
     with pytest.raises(StoreAwayError):
         store.rows("DELETE FROM tags")
     assert store.rows("SELECT count(*) FROM tags")[0][0] > 0
@@ -146,7 +146,7 @@ def test_a_change_is_seen(there: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("acdis.dashboard.store.LONGEST", 10**9)
 
-    store = Store(there)
+    store = MlflowStore(there)
     before = runs.cells(store)
     gone = next(iter(before.values())).id
     assert runs.cells(store) is before  # kept

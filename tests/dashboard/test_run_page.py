@@ -65,8 +65,13 @@ def test_figures_are_those_of_the_records(lab: Any) -> None:
         (file,) = lab.cell(row, 1).evaluations.glob("*/records.parquet")
         return float(np.mean([getattr(each, field) for each in read_parquet(file) if each.region == region]))
 
-    found = {(line[0], line[1]): line[2:] for line in table(shown(lab, "fast", 1).text, "figures")}
+    page = shown(lab, "fast", 1).text
+    assert "Try again" not in page  # it is done
+    assert "stopped" not in page
+    found = {(line[0], line[1]): line[2:] for line in table(page, "figures")}
     assert len(found) == 7
+    assert "one empty 373.13 (a penalty); penalties: WT 0, TC 0, ET 0 of 90 scores each." in page
+    assert "slow one, seed 1: penalties: WT 0, TC 0, ET 0 of 90 scores each." in page
     for measure, field, scale in (
         ("Dice, %", "dice", 100),
         ("ET500, %", "dice_et500", 100),

@@ -47,17 +47,21 @@ class Served:
                 start_new_session=True,
                 cwd=folder,
             )
-        deadline = time.monotonic() + 120
-        while self.get("/health")[0] != 200:
-            assert time.monotonic() < deadline, self.log.read_text()
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.2)
+        try:
+            deadline = time.monotonic() + 600
+            while self.get("/health")[0] != 200:
+                assert time.monotonic() < deadline, self.log.read_text()
+                assert self.process.poll() is None, self.log.read_text()
+                time.sleep(0.2)
+        except BaseException:
+            self.end()
+            raise
 
     def get(self, path: str, **headers: str) -> tuple[int, str, Mapping[str, str]]:
         """Status, text and headers; status 0 where nothing answers."""
         asked = urllib.request.Request(self.address + path, headers=headers)
         try:
-            with urllib.request.urlopen(asked, timeout=30) as answer:
+            with urllib.request.urlopen(asked, timeout=600) as answer:
                 return answer.status, answer.read().decode(), answer.headers
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(), error.headers
@@ -192,7 +196,7 @@ def test_the_real_server_ends_when_the_command_is_killed(lab: Any, tmp_path: Pat
         servers = psutil.Process(dashboard.pid).children(recursive=True)
         assert len(servers) >= 2
         dashboard.kill()
-        _, left = psutil.wait_procs(servers, timeout=30)
+        _, left = psutil.wait_procs(servers, timeout=300)
         assert not left
     finally:
         dashboard.kill()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acdis.report.gains import gains
+from acdis.report.modality_gains import gains
 from acdis.report.paper.published import table1
 from acdis.vocabulary import MODALITIES, REGIONS, SUBSETS, subset_name
 
@@ -121,6 +121,8 @@ def test_hd95(client: Any) -> None:
     for name, values in figures(page).items():  # made up as 20 mm × (1 - Dice)
         assert values == pytest.approx([20 * (1 - value / 100) for value in dice[name]], abs=0.011)
     assert charts(page)["better_is"] == "less"
+    rule = "HD95 in mm, 95th percentile: both masks empty counts 0, one empty 373.13 (a penalty)."
+    assert f"{rule} fast one: penalties: WT 0, TC 0, ET 0 of 270 scores each." in html.unescape(page)
 
 
 @pytest.mark.parametrize("query", ["row=nobody", "against=nobody", "against=paper:Nobody", "metric=other"])

@@ -5,19 +5,26 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from acdis.ablation.members import resolve
-from acdis.ablation.spec import load
+from acdis.ablation.expansion import resolve
+from acdis.ablation.spec import Question, load
 from acdis.dashboard import results
 from acdis.data.inputs import Inputs
-from acdis.verbs import specs
-from acdis.verbs.report import Wanted, report
-from acdis.vocabulary import REGIONS
+from acdis.evaluation import floor_files
+from acdis.evaluation.floors import Thresholds, given
+from acdis.report import phrases, spec_outline
+from acdis.report.facts import dump
+from acdis.verbs.report import ReportRequest, report
+from acdis.vocabulary import REGIONS, SUBSETS
+from acdis.workflow import opening
 
 ROW = re.compile(r'<tr data-row="([^"]*)">(.*?)</tr>', re.S)
 CELL = re.compile(r'<td[^>]*data-(dice|paper|delta)="(\w+)">(.*?)</td>', re.S)
@@ -38,11 +45,11 @@ def rows(page: str) -> dict[str, dict[tuple[str, str], str]]:
 def reported(lab: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """What `report` prints of the lab."""
     monkeypatch.setenv("ACDIS_HOME", str(lab.base))
-    monkeypatch.setattr(specs, "prepare", lambda *_: Inputs((), (), ()))
+    monkeypatch.setattr(opening, "prepare", lambda *_: Inputs((), (), ()))
 
-    def printed(form: str) -> str:
+    def printed(form: str, layout: str = "rows") -> str:
         capsys.readouterr()
-        report(Wanted([lab.spec], form=form))
+        report(ReportRequest([lab.spec], form=form, layout=layout))
         return capsys.readouterr().out
 
     return printed
@@ -54,6 +61,15 @@ def test_downloads_are_what_report_prints(client: Any, reported: Any, form: str)
     assert answer.status_code == 200
     assert answer.text == reported(form)
     assert "attachment" in answer.headers["content-disposition"]
+
+
+@pytest.mark.parametrize("form", ["csv", "latex", "md", "html"])
+def test_the_table_of_subsets_is_what_report_prints(client: Any, reported: Any, form: str) -> None:
+    answer = client.get(f"/acdis/table/subsets.{form}?spec=small")
+    assert answer.status_code == 200
+    assert answer.text == reported(form, "subsets")
+    assert f"/acdis/table/subsets.{form}?spec=small" in client.get("/acdis/table?spec=small").text
+    assert client.get("/acdis/table/subsets.pdf?spec=small").status_code == 404
 
 
 def test_what_is_shown_is_what_report_says(client: Any, reported: Any) -> None:
@@ -75,8 +91,23 @@ def test_what_is_shown_is_what_report_says(client: Any, reported: Any) -> None:
             f"{float(line[key]):+.2f}".replace("-", "−") if line[key] else ""
             for key in ("difference", "difference_low", "difference_high")
         )
-        interval = f"{low} to {high} " if low else ""
-        assert cells["delta", region].startswith(f"{delta} {interval}{line['verdict']}")
+        p, adjusted = (phrases.p_value(float(line[key])) for key in ("p", "p_adjusted"))
+        said = f"{delta} {low} to {high} p {p}, adjusted {adjusted} {line['verdict']}"
+        assert cells["delta", region].startswith(said)
+
+
+def test_declared_comparisons_are_all_that_is_tested(own_lab: Any) -> None:
+    (file,) = spec_outline.files(own_lab.base)
+    family = (Question("fast", "slow", ("TC",)), Question("plain", "fast", ("ET",)))
+    file.write_bytes(dump([replace(spec_outline.read(file), family=family, margin=2.0)]))
+    text = own_lab.client().get("/acdis/table?spec=small").text
+    shown = rows(text)
+    assert "adjusted <0.001 better" in shown["fast"]["delta", "TC"]
+    assert shown["fast"]["delta", "WT"] == shown["plain"]["delta", "ET"] == "–"
+    (declared,) = re.findall(r"<li>(plain one − fast one, ET: [^<]*)</li>", text)
+    assert html.unescape(declared).endswith(", adjusted <0.001: one seed: these two trainings only")
+    assert "1 question (declared in the spec)" in text
+    assert "“equal within 2 points”" in text
 
 
 def test_means_are_the_cases(client: Any, records_of: Any, levels: Any) -> None:
@@ -96,9 +127,7 @@ def test_the_notes_and_seeds_are_there(client: Any) -> None:
     assert "Tick marks garbled in the source." in text
     assert "1 of 3" in text
     assert "<td>6</td>" in text  # cases
-    assert (
-        "Missing: plain seed 1 (not started); plain seed 2 (failed: the loss became NaN in epoch 3)." in text
-    )
+    assert "Missing: plain seed 1 (missing); plain seed 2 (failed: the loss became NaN in epoch 3)." in text
 
 
 def test_figures_first_tests_later(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +165,7 @@ def test_filters(client: Any) -> None:
 
     assert found(q="GARBLED") == ["fast"]
     assert found(q="one slow") == ["slow"]
-    assert found(verdict="none") == ["plain"]  # it has one seed: not tested
+    assert found(verdict="one seed") == ["plain"]
     assert found(verdict="better", q="plain") == []
     text = client.get("/acdis/table?spec=small&q=nothing-like-it").text
     assert "No row of 3 matches" in text
@@ -189,9 +218,70 @@ def test_a_spec_that_nobody_has_begun(tmp_path: Path, lab: Any) -> None:
 
 
 def test_facts_of_the_roster_are_those_of_the_spec(lab: Any) -> None:
-    from acdis.report import roster
     from acdis.report.collect import outline
 
     members = resolve([load(lab.spec)], lambda _: Inputs((), (), ()))
-    (file,) = roster.files(lab.base)
-    assert [roster.read(file)] == outline(members)
+    (file,) = spec_outline.files(lab.base)
+    assert [spec_outline.read(file)] == outline(members)
+
+
+def test_floors_stand_below_the_rows_and_what_is_below_them_is_said(own_lab: Any) -> None:
+    """The whole brain's ET is set above the slow row's; the rule's means are 40, 40.5, 41."""
+    rule = {given(subset): Thresholds(1.0, 1.0, 1.0) for subset in SUBSETS}
+    names = tuple(f"case{case}" for case in range(6))
+    fitted = np.tile([0.4, 0.405, 0.41], (6, 15, 1))
+    found = floor_files.Floors(4, rule, names, np.tile([0.01, 0.02, 0.6], (6, 1)), fitted)
+    client = own_lab.client()
+    assert "floor" not in client.get("/acdis/table?spec=small").text
+    for path in own_lab.base.rglob("records.parquet"):
+        floor_files.write(path.with_name(floor_files.FILE), found)
+    client = own_lab.client()
+    page = client.get("/acdis/table?spec=small").text
+    lines = re.findall(r'<tr class="quiet" data-floor="\d">(.*?)</tr>', page, re.S)
+    figures = [re.findall(r'<td class="group">([\d.]+)</td>', line) for line in lines]
+    assert figures == [["1.00", "2.00", "60.00"], ["40.00", "40.50", "41.00"]]
+    assert "BELOW THE WHOLE BRAIN painted as tumour" in page
+    assert "fitted on the 4 training cases" in page
+    page = client.get("/acdis/subsets?spec=small&row=fast").text
+    assert re.findall(r'<td class="quiet">([\d.]+)</td>', page) == ["40.00", "40.50", "41.00"] * 16
+    assert "WT 1.00, TC 2.00, ET 60.00" in page
+    assert "fitted on the 4 training cases" in page
+    slow = client.get("/acdis/subsets?spec=small&row=slow").text
+    assert re.findall(r"BELOW THE WHOLE BRAIN .*: (\w+) one \(ET [\d.]+ &lt; 60.00\)", slow) == ["slow"]
+    assert "BELOW THE WHOLE BRAIN" not in client.get("/acdis/subsets?spec=small&row=slow&metric=hd95").text
+    page = client.get(f"/acdis/run?cell={own_lab.cell('fast', 0).name}").text
+    assert "Threshold rule: WT 40.00, TC 40.50, ET 41.00 %, mean over 15 subsets." in page
+    one, less = (
+        re.findall(r'<tr data-subset="mean".*?</tr>', client.get(f"/acdis/subsets?{query}").text, re.S)[0]
+        for query in ("spec=small&row=fast", "spec=small&row=fast&against=floor:brain")
+    )
+    ours, minus = ([float(each) for each in re.findall(r"<td>([-+\d.]+)</td>", line)] for line in (one, less))
+    assert minus == pytest.approx(np.subtract(ours, [1, 2, 60]), abs=0.011)
+
+
+def test_what_the_rows_cost(own_lab: Any) -> None:
+    """Of the row's cells the one that takes most; hours of all of them."""
+    for seed, step in ((0, 0.5), (1, 0.75)):
+        file = own_lab.cell("fast", seed).folder / "history.json"
+        told = {"parameters": 2e6, "multiply_adds": 5e3, "window_voxels": 1e6, "step_seconds": step}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"capacity": told}))
+    page = own_lab.client().get("/acdis/table?spec=small").text
+    lines = re.findall(r'<tr data-cost="([^"]*)">(.*?)</tr>', page)
+    costs = {label: re.findall(r"<td>([^<]*)</td>", body) for label, body in lines}
+    assert list(costs) == ["slow one", "fast one", "plain one"]
+    assert costs["fast one"] == ["0.60 CPU", "2.00", "–", "5.00", "10.00", "–", "0.75", "–"]
+    assert costs["slow one"][1:] == ["–"] * 7
+
+
+def test_other_sources_stand_below_the_rows(own_lab: Any) -> None:
+    (file,) = spec_outline.files(own_lab.base)
+    spec = spec_outline.read(file)
+    first = replace(spec.rows[0], published={"Somebody": {"WT": 75.1, "TC": 65.45, "ET": 47.73}})
+    file.write_bytes(dump([replace(spec, rows=(first, *spec.rows[1:]))]))
+    page = own_lab.client().get("/acdis/table?spec=small").text
+    lines = re.findall(r'<tr data-source-of="slow one">(.*?)</tr>', page)
+    shown = [re.findall(r"<td[^>]*>([^<]*)</td>", line) for line in lines]
+    assert shown == [
+        ["slow one", "the paper", "80.00", "70.00", "60.00"],
+        ["slow one", "Somebody", "75.10", "65.45", "47.73"],
+    ]

@@ -155,6 +155,23 @@ def test_what_comes_in_at_the_corners(fill, corner):
         assert set(np.unique(classes)) == {0, 3}
 
 
+def test_images_by_the_nearest_voxel_turn_as_their_labels_do():
+    """RFNet: no value is new, and images that hold the labels still hold them."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, (9, 10, 11)).astype(np.uint8)
+    images = np.stack([labels, labels + 5, labels + 10, labels + 15]).astype(np.float32)
+    new = set()
+    for seed in range(10):
+        options = only(rotation=40, rotation_images="nearest")
+        turned, after, _ = augment(images, labels, options, np.random.default_rng(seed))
+        np.testing.assert_array_equal(turned[0], after)
+        assert set(np.unique(turned[1])) <= {0, 5, 6, 7, 8}
+        linear, same, _ = augment(images, labels, only(rotation=40), np.random.default_rng(seed))
+        np.testing.assert_array_equal(same, after)
+        new |= set(np.unique(linear[1]))
+    assert len(new) > 1000
+
+
 def test_angles_are_whole_degrees_in_the_half_open_range(monkeypatch):
     drawn = []
     monkeypatch.setattr("acdis.data.augment.rotate", lambda array, *rest, **_: (drawn.append(rest), array)[1])

@@ -13,8 +13,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from acdis import files
 from acdis.config import Augmentation, Data
-from acdis.data import cache, cases, fingerprints
+from acdis.data import cache, cases, fingerprints, strata
 from acdis.data.fingerprints import data_fingerprint
 from acdis.data.preprocess import preprocess
 from acdis.errors import UserError
@@ -203,6 +204,25 @@ def test_all_bad_cases_are_named_and_the_good_ones_kept(root, store):
     assert [name[0] for name in folders(store)] == ["B", "D"]
 
 
+def test_many_bad_cases_of_one_kind_are_one_line(tmp_path, store):
+    """Names without numbers, so that nothing but the names differs."""
+    names = ("Anna", "Bert", "Cleo", "Dora", "Emil")
+    for seed, name in enumerate(names):
+        write_case(tmp_path / "cases", name, seed)
+        write_case(tmp_path / "cases", f"{name} again", seed)
+    for name in names[:4]:
+        path = tmp_path / "cases" / f"{name} again" / f"{name} again_seg.nii.gz"
+        array = np.asarray(nibabel.load(path).dataobj).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(np.where(array == 4, 7, array), AFFINE), path)
+    with pytest.raises(UserError) as caught:
+        prepare(tmp_path / "cases", store)
+    first, labels, copied = str(caught.value).splitlines()
+    assert first == "5 of 10 cases cannot be used:"
+    assert labels.startswith("  4 cases, such as ")
+    assert labels.count("unknown label 7") == 3
+    assert copied.endswith("Emil again: duplicate case: the same images as Emil")
+
+
 def test_a_cache_that_cannot_be_made_is_the_users_error(root, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be created"):
@@ -226,6 +246,37 @@ def test_only_old_leftovers_are_removed(root, store):
         os.utime(store / name, (time.time() - age,) * 2)
     prepare(root, store)
     assert [path.name for path in store.glob(".tmp-*")] == [".tmp-new"]
+
+
+@pytest.fixture
+def half(store):
+    """Makes what a process leaves that is killed as it writes into a folder of the cache, and names it."""
+
+    def leave(folder):
+        child = os.fork()
+        if not child:
+            with files.replacing(store / folder / "note"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        (left,) = (store / folder).glob(f".*{files.HALF}")
+        return left
+
+    return leave
+
+
+def test_half_a_note_is_swept_by_whoever_writes_notes(root, store, half):
+    """`opened` and `of_cases` make no case, and write down hashes and strata all the same."""
+    found = cases.find(root).cases
+    prepare(root, store)
+    for path in (store / ".hashes").iterdir():
+        path.unlink()  # as for copies of these files, which have other times
+    left = half(".hashes")
+    fingerprints._sweep_once.cache_clear()  # as in another process
+    assert cache.opened(found, DATA, store, 1)
+    assert not left.exists()
+    left = half(".strata")
+    strata.of_cases(found, store, 1, lambda *_: None)
+    assert not left.exists()
 
 
 def test_ctrl_c_gets_through_and_the_rest_is_dropped(root, store):
@@ -287,7 +338,7 @@ def test_two_processes_at_once(root, store):
     (entries["B"].path / "image.npy").write_bytes(b"damaged")  # both must repair this one
     shutil.rmtree(entries["A"].path)
     programs = [start(root, store, "slow") for _ in range(2)]
-    said = [program.communicate(timeout=120)[0].splitlines()[-1] for program in programs]
+    said = [program.communicate(timeout=600)[0].splitlines()[-1] for program in programs]
     assert [program.returncode for program in programs] == [0, 0]
     assert said[0] == said[1]
     assert len(folders(store)) == 3
@@ -319,14 +370,14 @@ def test_of_three_processes_one_makes_each_case(root, store, tmp_path):
     for program in programs:
         assert program.stdout.readline() == "ready\n"
     for program in programs:
-        program.communicate("go\n", timeout=120)
+        program.communicate("go\n", timeout=600)
     assert [program.returncode for program in programs] == [0, 0, 0]
     assert sorted((tmp_path / "made").read_text().split()) == ["A", "B", "C"]
     assert not list((store / ".locks").iterdir())
 
 
 def test_many_prepared_cases_open_in_no_time(root, store, tmp_path):
-    """369 cases in less than a second on a quiet machine; here the share of 60, with room for a busy one."""
+    """369 cases in less than a second of the processor; here the share of 60, with room."""
     for index in range(60):
         shutil.copytree(root / "A", tmp_path / "many" / str(index))
     found = [case for index in range(60) for case in cases.find(tmp_path / "many" / str(index)).cases]
@@ -336,10 +387,10 @@ def test_many_prepared_cases_open_in_no_time(root, store, tmp_path):
     ]
     with pytest.raises(UserError, match="59 of 60"):  # copies of one case, but prepared
         cache.prepare(renamed, DATA, store, 2)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(UserError, match="59 of 60"):
         cache.prepare(renamed, DATA, store, 2)
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
 
 
 @pytest.mark.real

@@ -65,22 +65,22 @@ def patch_header(path, **fields):
 
 
 @pytest.mark.parametrize(
-    ("where", "suffixes", "segmentation", "end", "layout", "grade"),
+    ("where", "suffixes", "segmentation", "end", "layout"),
     [
-        ("HGG/Brats18_2013_2_1", SUFFIXES, "_seg", ".nii.gz", "brats2018", "HGG"),
-        ("train/LGG/Brats18_TCIA09_1", SUFFIXES, "_seg", ".nii.gz", "brats2018", "LGG"),
-        ("BraTS20_Training_002", SUFFIXES, "_seg", ".nii", "brats2020", ""),
-        ("BraTS2021_00006", SUFFIXES, "_seg", ".nii.gz", "brats2021", ""),
-        ("Phantom_00001", SUFFIXES, "_seg", ".nii.gz", "brats2021", ""),
-        ("BraTS-GLI-00000-000", DASHED, "-seg", ".nii.gz", "brats2023", ""),
+        ("HGG/Brats18_2013_2_1", SUFFIXES, "_seg", ".nii.gz", "brats2018"),
+        ("train/LGG/Brats18_TCIA09_1", SUFFIXES, "_seg", ".nii.gz", "brats2018"),
+        ("BraTS20_Training_002", SUFFIXES, "_seg", ".nii", "brats2020"),
+        ("BraTS2021_00006", SUFFIXES, "_seg", ".nii.gz", "brats2021"),
+        ("Phantom_00001", SUFFIXES, "_seg", ".nii.gz", "brats2021"),
+        ("BraTS-GLI-00000-000", DASHED, "-seg", ".nii.gz", "brats2023"),
     ],
 )
-def test_layouts_of_brats(tmp_path, where, suffixes, segmentation, end, layout, grade):
+def test_layouts_of_brats(tmp_path, where, suffixes, segmentation, end, layout):
     values = (0, 1, 2, 3) if layout == "brats2023" else (0, 1, 2, 4)
     folder = brats(tmp_path / where, 0, suffixes, segmentation, values, end)
     (folder / "._junk_flair.nii.gz").write_bytes(b"macOS writes these")
     case = only(tmp_path)
-    assert (case.name, case.layout, case.grade) == (folder.name, layout, grade)
+    assert (case.name, case.layout) == (folder.name, layout)
     volume = cases.read(case)
     assert volume.images.dtype == np.float32
     assert volume.labels.dtype == np.uint8
@@ -132,9 +132,9 @@ def test_names_alone_show_what_is_missing_or_double(tmp_path):
     assert [case.name for case in finding.cases] == ["Same", "Whole"]
     found = {(problem.case, problem.path.name, problem.reason) for problem in finding.problems}
     first = f"duplicate case: Same is also in {tmp_path / 'HGG' / 'Same'}"
-    assert [str(note) for note in finding.notes] == [
-        "1 without a segmentation: left out, they can neither train nor be scored: A"
-    ]
+    left_out, read_as = map(str, finding.notes)
+    assert left_out == "1 without a segmentation: left out, they can neither train nor be scored: A"
+    assert read_as.startswith("2 named as no known data set (Same, Whole)")
     assert found == {
         ("Same", "Same", first),
         ("Less", "Less_t1ce.nii.gz", "T1ce is missing"),
@@ -213,6 +213,14 @@ shifted[0, 3] = 0.5
         (lambda path: path.write_bytes(gzip.compress(bytes(range(256)) * 4)), "is not a NIfTI"),
         (with_array(image(9, (12, 10, 9))), r"shape \(12, 10, 9\), FLAIR has \(12, 10, 8\)"),
         (with_array(image(9), shifted), "another affine than FLAIR.*up to 0.5 mm"),
+        (
+            with_array(image(9), np.diag([1.0, -1.0, 1.0, 1.0])),
+            r"another affine.*axes run RPS, those of FLAIR LPS: reorient",
+        ),
+        (
+            with_array(image(9).transpose(2, 1, 0), AFFINE[:, [2, 1, 0, 3]]),
+            r"shape \(8, 10, 12\), .*axes run SPL, those of FLAIR LPS",
+        ),
         (with_array(np.stack([image(9)] * 2, -1)), r"is 4-D \(12, 10, 8, 2\) where 3-D is due"),
         (with_array(image(9)[..., 0]), "is 2-D .* where 3-D is due"),
         (put(np.nan), "NaN or inf in 1 voxels"),

@@ -11,7 +11,7 @@ import pytest
 
 from acdis import config
 from acdis.data import cache, cases, nifti, phantom
-from acdis.data.entry import Entry, check_values
+from acdis.data.prepared_case import Entry, check_values
 from acdis.data.preprocess import preprocess
 from acdis.data.resample import resampled_shape
 from acdis.errors import UserError
@@ -24,7 +24,9 @@ def _case(folder: Path, affine: np.ndarray | None = None) -> Path:
     for number, part in enumerate(("flair", "t1ce", "t1", "t2", "seg")):
         voxels = np.zeros((12, 10, 8), dtype=np.int16)
         box = voxels[2:-2, 2:-2, 2:-2]
-        box[:] = 2 if part == "seg" else np.random.default_rng(number).integers(1, 900, box.shape)
+        box[:] = np.random.default_rng(number).integers(1, 900, box.shape)
+        if part == "seg":
+            box[:], box[:4] = 0, 2
         nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), folder / f"{folder.name}_{part}.nii")
     return folder
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from acdis.config import Data, FilePatterns
-from acdis.data import cases
+from acdis.data import cases, schemes
 from acdis.data.problems import Note, Problem, gathered
 from acdis.errors import UserError
+from acdis.prediction.predict import label_values
 
 SHAPE = (12, 10, 8)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -113,6 +114,32 @@ def test_paediatric_labels_by_their_scheme(tmp_path):
 def test_labels_by_hand(tmp_path):
     case(tmp_path / "A", values=(1, 3, 7))
     assert read_values(only(tmp_path, labels={1: "ET", 3: "ED", 7: "background"}), 3) == [3, 2, 0]
+    with pytest.raises(ValueError, match="less than 65536"):
+        Data(labels={10**12: "ET"})
+
+
+def test_a_label_below_0_is_what_it_is_said_to_be(tmp_path):
+    """As an index -1 is the last class, ET."""
+    case(tmp_path / "A", values=(-1, 1, 2, 3), dtype=np.int16)
+    found = only(tmp_path, labels={-1: "background", 1: "NCR", 2: "ED", 3: "ET"})
+    assert read_values(found, 4) == [0, 1, 2, 3]
+    assert label_values(found.scheme).tolist() == [0, 1, 2, 3]
+    signed = label_values(schemes.from_labels({-3: "ED", 1: "NCR", 4: "ET", 9: "background"}))
+    assert (signed.tolist(), signed.dtype) == ([0, 1, -3, 4], np.int16)
+    assert label_values(schemes.from_labels({1: "NCR", 2: "ED", 40_000: "ET"}))[3] == 40_000
+
+
+def test_a_scheme_that_other_data_sets_would_have_too_is_said(tmp_path):
+    case(tmp_path / "BraTS-GLI-00001-000", NEW, (1, 2, 3))
+    case(tmp_path / "BraTS-PED-00001-000", NEW, (1, 2, 3), seed=1)
+    with pytest.raises(UserError, match="a root of its own, since that would hold for 1 others too"):
+        cases.find(tmp_path)
+    (note,) = cases.find(tmp_path, Data(scheme="brats_ped2024")).notes
+    assert str(note).startswith(
+        "1 of brats2023 (BraTS-GLI-00001-000): labels are read as brats_ped2024 says, not as the data set's"
+    )
+    shutil.rmtree(tmp_path / "BraTS-GLI-00001-000")
+    assert cases.find(tmp_path, Data(scheme="brats_ped2024")).notes == []
 
 
 def test_upenns_segmentations_lie_in_a_folder_of_their_own(tmp_path):
@@ -127,6 +154,45 @@ def test_upenns_segmentations_lie_in_a_folder_of_their_own(tmp_path):
         "upenn_gbm", "UPENN-GBM-00001", "images_segm",
     )  # fmt: skip
     assert read_values(found, 3) == [1, 2, 3]
+
+
+def test_upenns_other_folders_are_left_out_with_one_line(tmp_path):
+    """As TCIA ships it: few scans have a segmentation by hand, and other images lie in other folders."""
+    root = tmp_path / "NIfTI-files"
+    for number, name in enumerate(("UPENN-GBM-00001_11", "UPENN-GBM-00002_11", "UPENN-GBM-00002_21")):
+        for index, suffix in enumerate(("_FLAIR", "_T1GD", "_T1", "_T2")):
+            save(root / "images_structural" / name / f"{name}{suffix}.nii.gz", image(4 * number + index))
+            save(root / "images_structural_unstripped" / name / f"{name}{suffix}_unstripped.nii.gz", image(0))
+        save(root / "images_DTI" / name / f"{name}_DTI_FA.nii.gz", image(1))
+        save(root / "automated_segm" / f"{name}_automated_approx_segm.nii.gz", truth((4, 4, 4)))
+    save(root / "images_segm" / "UPENN-GBM-00001_11_segm.nii.gz", truth((1, 2, 4)))
+    finding = cases.find(tmp_path)
+    assert ([found.name for found in finding.cases], finding.problems) == (["UPENN-GBM-00001_11"], [])
+    without, others = sorted(map(str, finding.notes), key=len)
+    assert without.startswith("2 without a segmentation: left out")
+    assert others.startswith(
+        "18 files in NIfTI-files/automated_segm, NIfTI-files/images_DTI, NIfTI-files/images_structural_unstr"
+    )
+
+
+def test_predictions_and_masks_in_folders_of_their_own_are_no_cases(tmp_path):
+    case(tmp_path / "cases" / "BraTS2021_00001")
+    save(tmp_path / "predicted" / "BraTS2021_00001_seg.nii.gz", truth((1, 1, 1)))
+    save(tmp_path / "masks" / "BraTS2021_00001_brainmask.nii.gz", truth((1, 1, 1)))
+    assert only(tmp_path).segmentation.parent.name == "BraTS2021_00001"
+    (note,) = cases.find(tmp_path).notes
+    assert str(note).startswith("2 files in masks, predicted: left out: they are of cases that are found")
+
+
+def test_a_segmentation_apart_from_a_case_that_has_none_is_no_truth_and_not_left_out(tmp_path):
+    case(tmp_path / "A" / "BraTS2021_00001")
+    (case(tmp_path / "B" / "BraTS2021_00002", seed=1) / "BraTS2021_00002_seg.nii.gz").unlink()
+    save(tmp_path / "labels" / "BraTS2021_00002_seg.nii.gz", truth((1, 2, 4)))
+    save(tmp_path / "labels" / "stranger.nii.gz", truth((1, 2, 4)))
+    finding = cases.find(tmp_path)
+    assert [found.name for found in finding.cases] == ["BraTS2021_00001"]
+    assert {problem.case for problem in finding.problems} == {"BraTS2021_00002"}
+    assert not any("files in" in str(note) for note in finding.notes)
 
 
 def nnunet(root, channels, labels, values):
@@ -146,6 +212,7 @@ def nnunet(root, channels, labels, values):
             {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]},
             [2, 1, 3],
         ),
+        ({"0": "background", "1": "edema", "2": "NCR", "3": "enhancing"}, [2, 1, 3]),  # nnU-Net 1
     ],
 )
 def test_nnunet_raw(tmp_path, labels, classes):
@@ -158,6 +225,37 @@ def test_nnunet_raw(tmp_path, labels, classes):
 
 
 @pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "NETC": 1, "SNFH": 2, "ET": 3, "RC": 4},
+        {
+            "background": 0,
+            "whole tumor": [1, 2, 3],
+            "tumor core": [1, 3],
+            "enhancing tumor": 3,
+            "resection cavity": [4],
+        },
+    ],
+)
+def test_a_cavity_of_nnunets_is_no_tumour_and_is_counted(tmp_path, labels):
+    nnunet(tmp_path, ("T1", "T1ce", "T2", "FLAIR"), labels, (1, 2, 3, 4))
+    found = only(tmp_path)
+    assert read_values(found, 4) == [1, 2, 3, 0]
+    assert "1 voxels of resection cavity (label 4)" in report(found).notes[0].text
+
+
+def test_a_stranger_among_nnunets_channels_is_named_alone(tmp_path):
+    nnunet(tmp_path, ("T1", "T1ce", "T2", "FLAIR"), {"NCR": 1, "ED": 2, "ET": 3}, (1, 2, 3))
+    save(tmp_path / "imagesTr" / "mean.nii.gz", image(9))
+    finding = cases.find(tmp_path)
+    assert [found.layout for found in finding.cases] == ["nnunet"]
+    (problem,) = finding.problems
+    assert str(problem) == (
+        f"{tmp_path}/imagesTr/mean.nii.gz: is not named <case>_0000 as the others are; take it away"
+    )
+
+
+@pytest.mark.parametrize(
     ("channels", "labels", "reason"),
     [
         (("T1", "PD", "T2", "FLAIR"), {"ET": 3}, r"channel 1, 'PD', is no known modality"),
@@ -165,12 +263,101 @@ def test_nnunet_raw(tmp_path, labels, classes):
         (("T1", "T2", "FLAIR"), {"ET": 3}, "has no channel for T1ce"),
         (("T1", "T1ce", "T2", "FLAIR"), {"lesion": 1}, "label 'lesion': 1 is no known class"),
         (("T1", "T1ce", "T2", "FLAIR"), {}, "has no labels"),
+        (("T1", "T1ce", "T2", "FLAIR"), {"ED": 1, "ET": 1}, "label 1 is named twice"),
+        (("T1", "T1ce", "T2", "FLAIR"), {"ED": 2, "Edema": 1, "edema": 3}, "label 'edema' is there twice"),
+        (("T1", "T1ce", "T2", "FLAIR"), {"ED": 10**12}, "label 'ed': 1000000000000 is no known class"),
+        (("T1", "T1ce", "T2", "FLAIR"), {"background": 1, "NCR": 0, "ET": 3}, "label 0 is the background"),
+        (
+            ("T1", "T1ce", "T2", "FLAIR"),
+            {"whole tumor": [0, 1, 2, 3], "tumor core": [1, 3], "enhancing tumor": [3]},
+            "label 0 is the background",
+        ),
     ],
 )
 def test_nnunet_that_means_nothing_here(tmp_path, channels, labels, reason):
     nnunet(tmp_path, channels, labels, (1,))
     with pytest.raises(UserError, match=rf"dataset\.json: {reason}"):
         cases.find(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["PED-00001-000", "BraTS_PED_00001", "BraTS2024-PEDs-00001-000"])
+def test_children_under_other_names_are_refused_too(tmp_path, name):
+    for index, suffix in enumerate(("t2f", "t1c", "t1n", "t2w")):
+        save(tmp_path / name / f"{name}-{suffix}.nii.gz", image(index))
+    save(tmp_path / name / f"{name}-seg.nii.gz", truth((1, 2, 3)))
+    with pytest.raises(UserError, match=f"labels of {name} mean is not certain"):
+        cases.find(tmp_path)
+
+
+def test_names_of_ones_own_with_dashes_are_refused_until_the_scheme_is_named(tmp_path):
+    """Glioma, metastases, children: all end so, and label otherwise; 1, 2 and 3 stand in each."""
+    case(tmp_path / "P001", NEW, (1, 2, 3))
+    with pytest.raises(
+        UserError, match=r"labels of P001 mean is not certain \(files are named as in BraTS 2023"
+    ):
+        cases.find(tmp_path)
+    found = only(tmp_path, scheme="brats_ped2024")
+    assert (found.data_set, read_values(found, 3)) == ("other names, labels as brats_ped2024", [3, 1, 1])
+
+
+def test_names_of_ones_own_are_read_as_2021_and_that_is_said(tmp_path):
+    for number, name in enumerate(("P1", "BraTS2021_00001", "Phantom_00001")):
+        case(tmp_path / name, seed=number)
+    (note,) = cases.find(tmp_path).notes
+    assert str(note).startswith("1 named as no known data set (P1): labels are taken for 1 NCR, 2 ED, 4 ET")
+    assert cases.find(tmp_path, Data(scheme="brats2021")).notes == []
+
+
+def test_names_that_may_be_scans_of_one_patient_are_said_until_somebody_says_whose(tmp_path):
+    for number, name in enumerate(("A_1", "A_2", "B_1", "BraTS-GLI-00001-000", "BraTS-GLI-00001-001")):
+        dashed = name.startswith("BraTS")
+        case(tmp_path / name, NEW if dashed else OLD, (1, 2), seed=number)
+    told = [str(note) for note in cases.find(tmp_path).notes]
+    assert told[-1].startswith(
+        "2 that only a last number tells from others (A_1, A_2): each counts as a patient"
+    )
+    assert len(cases.find(tmp_path, Data(patients=r"(.+)[-_]\d+")).notes) == len(told) - 1
+
+
+def test_labels_that_are_given_hold_for_nnunet_too(tmp_path):
+    nnunet(tmp_path, ("T1", "T1ce", "T2", "FLAIR"), {"background": 0, "cyst": 1, "x": 2, "y": 3}, (1, 2, 3))
+    assert read_values(only(tmp_path, labels={1: "ET", 2: "NCR", 3: "ED"}), 3) == [3, 1, 2]
+    assert read_values(only(tmp_path, scheme="brats2023"), 3) == [1, 2, 3]
+
+
+def msd_case(root, description):
+    save(root / "imagesTr" / "BRATS_001.nii.gz", np.stack([image(n) for n in range(4)], axis=-1))
+    save(root / "labelsTr" / "BRATS_001.nii.gz", truth((1, 2, 3)))
+    (root / "dataset.json").write_text(json.dumps(description))
+
+
+def test_msd_as_its_own_description_has_it(tmp_path):
+    channels = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
+    labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
+    msd_case(tmp_path, {"modality": channels, "labels": labels})
+    assert read_values(only(tmp_path), 3) == [2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"modality": {"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}}, "other channels"),
+        (
+            {"labels": {"0": "background", "1": "necrosis", "2": "edema", "3": "enhancing tumour"}},
+            "other labels",
+        ),
+        ({"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3}}, "other labels"),
+    ],
+)
+def test_a_description_other_than_msds_is_not_passed_over(tmp_path, changed, reason):
+    msd_case(tmp_path, changed)
+    with pytest.raises(UserError, match=rf"dataset\.json: tells {reason} than MSD Task01 has"):
+        cases.find(tmp_path)
+
+
+def test_the_background_stays_background():
+    with pytest.raises(UserError, match=r"data\.labels: 0 is the background"):
+        schemes.from_labels({0: "ET", 1: "NCR"})
 
 
 def test_other_names_by_patterns(tmp_path):
@@ -182,6 +369,7 @@ def test_other_names_by_patterns(tmp_path):
     save(tmp_path / "truth" / "P1.nii.gz", truth((1, 2, 3)))
     found = only(tmp_path, files=FilePatterns(**files), scheme="brats2023")
     assert (found.name, read_values(found, 3)) == ("P1", [1, 2, 3])
+    assert found.data_set == "data.files, labels as brats2023"
     with pytest.raises(ValueError, match="files of other names need labels or a scheme"):
         Data(files=FilePatterns(**files))
     (tmp_path / "mri" / "P1" / "P1_Gd.nii.gz").unlink()
@@ -192,7 +380,14 @@ def test_other_names_by_patterns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stranger", ["A_pred_seg.nii.gz", "brain_segmentation.nii.gz", "W39_1998.09.19_Segm.nii.gz"]
+    "stranger",
+    [
+        "A_pred_seg.nii.gz",
+        "brain_segmentation.nii.gz",
+        "W39_1998.09.19_Segm.nii.gz",
+        "A_GlistrBoost_ManuallyCorrected.nii.gz",
+        "A_groundtruth-truth.nii.gz",
+    ],
 )
 def test_nothing_but_the_segmentation_becomes_truth(tmp_path, stranger):
     folder = case(tmp_path / "A")
@@ -217,6 +412,15 @@ def test_the_one_exception_is_said(tmp_path):
     assert "as BraTS 2020 ships it" in str(finding.notes[0])
 
 
+@pytest.mark.parametrize("stranger", ["W39_1998.09.19_Segm_pred", "brain_segm", "W40_Segm"])
+def test_the_one_exception_is_of_one_name(tmp_path, stranger):
+    folder = case(tmp_path / "BraTS20_Training_355")
+    (folder / "BraTS20_Training_355_seg.nii.gz").rename(folder / f"{stranger}.nii.gz")
+    finding = cases.find(tmp_path)
+    assert finding.cases == []
+    assert "segmentation is missing" in finding.problems[0].reason
+
+
 def test_strangers_are_named_for_what_they_look_like(tmp_path):
     folder = case(tmp_path / "A")
     (folder / "A_t1ce.nii.gz").rename(folder / "A_t1Gd.nii.gz")
@@ -237,7 +441,7 @@ def test_scans_without_truth_beside_others_are_one_line(tmp_path):
     case(tmp_path / "train" / "A")
     for name in "BCDE":
         (case(tmp_path / "validation" / name, seed=ord(name)) / f"{name}_seg.nii.gz").unlink()
-    finding = cases.find(tmp_path)
+    finding = cases.find(tmp_path, Data(scheme="brats2021"))
     assert [found.name for found in finding.cases] == ["A"]
     assert finding.problems == []
     (note,) = finding.notes
@@ -257,7 +461,13 @@ def test_labels_that_are_further_off_are_shown_in_full(tmp_path):
     folder = case(tmp_path / "A")
     save(folder / "A_seg.nii.gz", truth((1, 2, 3.98), np.float32))
     ((problem),) = report(only(tmp_path)).problems
-    assert "unknown label 3.98; brats2021 has 0, 1, 2, 4" in problem.reason
+    assert problem.reason.endswith(
+        "unknown label 3.98; brats2021 has 0, 1, 2, 4 "
+        "(3.98 is no whole number: averaged when it was resampled, or scaled?)"
+    )
+    save(folder / "A_seg.nii.gz", truth((1, 2, 255)))
+    ((problem),) = report(only(tmp_path)).problems
+    assert "(of no data set that is known: if it is meant, write data.labels)" in problem.reason
 
 
 def test_a_label_of_another_scheme_says_whose(tmp_path):
@@ -326,6 +536,18 @@ def test_two_transforms_that_disagree_are_said(tmp_path):
     assert "FLAIR: sform and qform lie up to 12 mm apart; the sform is taken" in texts
 
 
+def test_a_grid_that_says_nothing_of_its_axes_is_said(tmp_path):
+    folder = case(tmp_path / "A")
+    for suffix in (*OLD, "_seg"):
+        path = folder / f"A{suffix}.nii.gz"
+        loaded = nibabel.load(path)
+        loaded.set_sform(None, 0)
+        loaded.set_qform(None, 0)
+        nibabel.save(loaded, path)
+    texts = [note.text for note in report(only(tmp_path)).notes]
+    assert any(text.startswith("FLAIR: neither sform nor qform is set") for text in texts), texts
+
+
 def test_a_wrong_sform_beside_a_sound_qform(tmp_path):
     folder = case(tmp_path / "A")
     path = folder / "A_flair.nii.gz"
@@ -346,4 +568,10 @@ def test_many_faults_of_one_kind_are_one_line(tmp_path):
     assert len(lines) == 2
     assert lines[0].startswith("3,000 cases, such as ")
     assert lines[0].count("T1 is missing") == 3
+    names = ["Anna", "Bert", "Cleo", "Dora"]
+    copied = [Problem(f"copy of {n}", tmp_path, f"the same images as {n}", n) for n in names]
+    strangers = [
+        Problem(str(k), tmp_path, f"none known: {n}-t1Gd.nii.gz, {n}.nii") for k, n in enumerate(names)
+    ]
+    assert [line[:7] for line in gathered([*copied, *strangers])] == ["4 cases", "4 cases"]
     assert gathered([Note("A", "1 voxels"), Note("B", "27 voxels")]) == ["A: 1 voxels", "B: 27 voxels"]

@@ -6,7 +6,7 @@ import pytest
 
 from acdis.config import Data, Phantoms, Split
 from acdis.data import cases, inputs, phantom, strata
-from acdis.data.patients import Patients
+from acdis.data.patients import Patients, alike
 from acdis.data.strata import Stratum
 from acdis.errors import UserError
 
@@ -18,7 +18,10 @@ from acdis.errors import UserError
         ("BraTS-MET-00012-000", "BraTS-MET-00012"),
         ("UPENN-GBM-00001_21", "UPENN-GBM-00001"),
         ("UCSF-PDGM-0429_FU003d", "UCSF-PDGM-0429"),
+        ("BraTS_GLI_00001_001", "BraTS-GLI-00001"),  # dashes are made underscores by converters
+        ("BraTS2024-PED-00007-000", "BraTS2024-PED-00007"),
         ("BraTS2021_00001", "BraTS2021_00001"),
+        ("BraTS20_Training_001", "BraTS20_Training_001"),
         ("Brats18_TCIA01_131_1", "Brats18_TCIA01_131_1"),
     ],
 )
@@ -44,6 +47,34 @@ def test_a_table(tmp_path):
     assert [patients.of(case) for case in ("A_1", "A_2")] == ["Anna", "Anna"]
     with pytest.raises(UserError, match="no line for B"):
         patients.of("B")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("p.csv", "Case; Patient\nA_1;Anna\nMu\u0308ller_1;M\n"),
+        ("p.tsv", "patient\tCASE\nAnna\tHGG/A_1\nM\tM\u00fcller_1.nii.gz\n"),
+        ("P.CSV", '"case","patient"\r\n"A_1","Anna"\r\n"M\u00fcller_1","M"\r\n'),
+    ],
+)
+def test_tables_as_others_write_them(tmp_path, file, text):
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    patients = Patients(str(tmp_path / file))
+    assert [patients.of(case) for case in ("A_1", "M\u00fcller_1", "Mu\u0308ller_1")] == ["Anna", "M", "M"]
+
+
+@pytest.mark.parametrize(
+    ("names", "several"),
+    [
+        (("A_1", "A_2", "B_1"), ["A_1", "A_2"]),
+        (("P7-visit1", "P7-visit2", "P8-visit1"), ["P7-visit1", "P7-visit2"]),
+        (("P_001", "P_002", "P_003"), []),  # patients are numbered
+        (tuple(f"{site}_{n:03}" for site in "AB" for n in range(20)), []),  # site by site
+        (("A_1", "B_1", "C_1"), []),
+    ],
+)
+def test_names_that_may_be_scans_of_one_patient(names, several):
+    assert alike(names) == several
 
 
 @pytest.mark.parametrize(
@@ -82,6 +113,22 @@ def test_a_drawn_split_of_phantoms_has_its_share_without_et(tmp_path):
         sum(not (entry.native_labels() == 3).any() for entry in part) for part in (opened.train, opened.test)
     ]
     assert without == [2, 1]
+
+
+def test_the_split_of_phantoms_needs_no_image(tmp_path, monkeypatch):
+    """Before they are drawn, and after: no segmentation is read, and the split is the same."""
+    data = Data(
+        phantoms=Phantoms(cases=12, seed=4, shape=(20, 20, 20), spacing=8.0), split=Split(counts=(6, 2, 4)),
+        min_size=16, crop=(16, 16, 16),
+    )  # fmt: skip
+    monkeypatch.setattr(strata, "read_labels", lambda case: pytest.fail(f"{case.name} is read"))
+    monkeypatch.setattr(strata, "of_cases", lambda *_: pytest.fail("segmentations are read"))
+    before = inputs._split_of_phantoms(data, data.phantoms)
+    assert inputs.look_at_inputs(data, tmp_path, 1, lambda *_: None).counts == (6, 2, 4)
+    assert list(tmp_path.iterdir()) == []
+    opened = inputs.open_inputs(data, tmp_path, 1, lambda *_: None)
+    after = [tuple(entry.name for entry in part) for part in (opened.train, opened.validation, opened.test)]
+    assert after == [before.train, before.validation, before.test]
 
 
 def test_strata_are_read_once_and_kept(tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_enhancing_rim_is_seen_on_t1ce_alone(demo: list[phantom.Phantom]) -> Non
 
 
 def test_rim_outshines_white_matter_on_t1ce(demo: list[phantom.Phantom]) -> None:
-    assert mean_auc(demo, T1CE, 4, "white") > 0.95
+    assert 0.85 < mean_auc(demo, T1CE, 4, "white") < 0.95  # mostly: no threshold alone finds all of a rim
     assert mean_auc(demo, T1, 4, "white") < 0.1
 
 
@@ -79,6 +79,23 @@ def test_core_is_dark_on_t1_and_between_white_matter_and_oedema_on_flair(demo: l
         assert mean_auc(demo, modality, 1, 2) < 0.3
     assert mean_auc(demo, FLAIR, 1, "white") > 0.9
     assert mean_auc(demo, FLAIR, 1, 2) < 0.3
+
+
+def test_t1ce_tells_the_core_better_than_t2(demo: list[phantom.Phantom]) -> None:
+    """Both parts of it against oedema; on T2 core and oedema overlap (version 2 of the drawing: 0.92)."""
+    assert 0.6 < mean_auc(demo, T2, 1, 2) < 0.85
+    assert 0.6 < mean_auc(demo, T2, 4, 2) < 0.85
+    assert mean_auc(demo, T1CE, 1, 2) < 0.15
+    assert mean_auc(demo, T1CE, 4, 2) > 0.95
+
+
+def test_rim_outshines_veins_on_t1ce(demo: list[phantom.Phantom]) -> None:
+    aucs = [
+        auc(case.images[T1CE][case.labels == 4], case.images[T1CE][(case.tissue == 4) & (case.labels == 0)])
+        for case in demo
+        if (case.labels == 4).any()
+    ]
+    assert np.mean(aucs) > 0.7
 
 
 def test_oedema_stands_out_most_where_radiologists_look(demo: list[phantom.Phantom]) -> None:

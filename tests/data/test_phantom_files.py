@@ -154,6 +154,7 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
         ({"shape": (40, 32)}, "three sides"),
         ({"spacing": 0.0}, "above 0"),
         ({"spacing": float("nan")}, "above 0"),
+        ({"spacing": 50.0}, "at most 20"),  # a brain of three voxels
     ],
 )
 def test_what_cannot_be_drawn_is_said_before_anything_is_written(

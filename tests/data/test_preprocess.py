@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acdis.config import Data
-from acdis.data import cases, preprocess, resample
+from acdis.config import Data, parse
+from acdis.data import cases, phantom, preprocess, resample
 from acdis.data.cases import Volume
+from acdis.data.fingerprints import fingerprint
 from acdis.data.preprocess import Box, Meta
 from acdis.errors import UserError
 
@@ -26,6 +27,19 @@ def volume(shape=(20, 18, 16), brain=((4, 15), (2, 9), (0, 16)), spacing=(1.0, 1
     labels = np.zeros(shape, np.uint8)
     labels[inside] = generator.integers(0, 4, labels[inside].shape)
     return Volume(images, labels, np.diag([*spacing, 1.0]), spacing)
+
+
+def restored(array, meta):
+    """[..., D, H, W] on the box to the whole working grid, zeros beyond: voxel by voxel along each axis."""
+    for axis, (first, length) in enumerate(zip(meta.box.start, meta.full_shape, strict=True), -3):
+        side = array.shape[axis]
+        places = [place - first for place in range(length)]
+        taken = np.take(array, [place if 0 <= place < side else 0 for place in places], axis=axis)
+        inside = np.array([0 <= place < side for place in places])
+        array = taken * inside.reshape([-1 if each == axis else 1 for each in (-3, -2, -1)]).astype(
+            array.dtype
+        )
+    return array
 
 
 def data(**options):
@@ -48,7 +62,7 @@ def test_box_on_one_axis(length, draw):
     min_size = draw.draw(st.integers(1, 60))
     brain = np.zeros((length, 1, 1), bool)
     brain[[first, last]] = True
-    box = preprocess.brain_box(brain, min_size)
+    box = preprocess.brain_box(brain, (min_size,) * 3)
     start, stop = box.start[0], box.stop[0]
     assert stop - start == max(last + 1 - first, min_size)
     assert start <= first
@@ -93,8 +107,8 @@ def test_brain_of_images_that_are_normalised_already():
 def test_restore_undoes_crop(min_size):
     case = volume()
     prepared = preprocess.preprocess(case, data(min_size=min_size))
-    np.testing.assert_array_equal(preprocess.restore(prepared.labels, prepared.meta), case.labels)
-    assert preprocess.restore(prepared.images, prepared.meta).shape == case.images.shape
+    np.testing.assert_array_equal(restored(prepared.labels, prepared.meta), case.labels)
+    assert restored(prepared.images, prepared.meta).shape == case.images.shape
 
 
 @pytest.mark.parametrize("min_size", [8, 24])
@@ -104,8 +118,8 @@ def test_to_native_without_resampling_only_puts_back(min_size):
     probabilities = torch.rand(4, *meta.box.shape).softmax(0)
     native = preprocess.to_native(probabilities, meta)
     assert native.shape == (4, *case.labels.shape)
-    expected = preprocess.restore(probabilities.numpy(), meta)
-    outside = preprocess.restore(np.ones(meta.box.shape), meta) == 0
+    expected = restored(probabilities.numpy(), meta)
+    outside = restored(np.ones(meta.box.shape), meta) == 0
     expected[0][outside] = 1
     np.testing.assert_array_equal(native.numpy(), expected)
     np.testing.assert_allclose(native.sum(0), 1, atol=1e-6)
@@ -297,3 +311,92 @@ def test_real_case_goes_to_2_mm_and_back(shared):
     for values, ours, least in (((1, 2, 4), (1, 2, 3), 0.96), ((1, 4), (1, 3), 0.95), ((4,), (3,), 0.9)):
         one, other = np.isin(truth, values), np.isin(back, ours)
         assert 2 * (one & other).sum() / (one.sum() + other.sum()) > least
+
+
+def test_least_sizes_axis_by_axis():
+    prepared = preprocess.preprocess(volume(), data(min_size=(12, 8, 24), crop=(8, 8, 8)))
+    # as above on axes 0 and 1 (7 wide and one more: at the far end); axis 2 is padded by 4 on both sides
+    assert prepared.meta.box == Box((4, 2, -4), (16, 10, 20))
+    with pytest.raises(UserError, match=r"crop \(8, 16, 8\) is larger than min_size \(12, 8, 24\)"):
+        parse({"data": {"min_size": [12, 8, 24], "crop": [8, 16, 8]}}, "test")
+
+
+def test_without_the_last_slice():
+    """RFNet's box: 4..14, 2..8 and 0..15 instead of 4..15, 2..9 and 0..16."""
+    prepared = preprocess.preprocess(volume(), data(min_size=6, crop=(6, 6, 6), last_slice=False))
+    assert prepared.meta.box == Box((4, 2, 0), (14, 8, 15))
+    case = volume(brain=((4, 5), (2, 9), (0, 16)))  # one slice: it grows from there
+    box = preprocess.preprocess(case, data(min_size=6, crop=(6, 6, 6), last_slice=False)).meta.box
+    assert box.shape == (6, 6, 15)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"), [("clip", None), ("clip", (5, 90)), ("minmax", None), ("minmax", (0, 100))]
+)
+@pytest.mark.parametrize("background", ["zero", "normalised"])
+def test_normalisations_by_sorting(kind, given, background):
+    """Percentiles by linear interpolation between the sorted voxels of the brain."""
+    case = volume()
+    options = {"normalisation": kind, "percentiles": given, "background": background}
+    prepared = preprocess.preprocess(case, data(min_size=24, crop=(8, 8, 8), **options))
+    raw = np.zeros((4, 24, 24, 24))
+    raw[:, 2:22, 3:21, 4:20] = case.images
+    brain = raw.sum(0) > 0
+    assert prepared.images.dtype == np.float32  # what the cache holds
+    low, high = given or {"clip": (0.2, 99.8), "minmax": (1, 99)}[kind]
+    for modality in range(4):
+        ordered = np.sort(raw[modality][brain])
+        ends = []
+        for percentile in (low, high):
+            place = percentile / 100 * (len(ordered) - 1)
+            below = int(place)
+            above = min(below + 1, len(ordered) - 1)
+            ends.append(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
+        cut = np.minimum(np.maximum(raw[modality], ends[0]), ends[1])
+        if kind == "clip":
+            expected = (cut - cut[brain].mean()) / cut[brain].std()
+        else:
+            expected = (cut - ends[0]) / (ends[1] - ends[0])
+            assert prepared.images[modality].min() == 0
+            assert prepared.images[modality].max() == 1
+        if background == "zero":
+            expected[~brain] = 0
+        np.testing.assert_allclose(prepared.images[modality], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"percentiles": [1, 99]}, "no effect with normalisation 'zscore'"),
+        ({"normalisation": "clip", "percentiles": [99, 1]}, "give the lower one first"),
+        (
+            {"normalisation": "clip", "percentiles": [1, 101]},
+            r"data\.percentiles\.1: .*less than or equal to 100",
+        ),
+        ({"min_size": [128, 128]}, r"data\.min_size: too few values"),
+        ({"min_size": [128, 128, 2000]}, r"data\.min_size\.2: .*less than or equal to 1024"),
+    ],
+)
+def test_wrong_data_options(options, words):
+    with pytest.raises(UserError, match=words):
+        parse({"data": options}, "test")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"last_slice": False}, {"normalisation": "clip"}, {"normalisation": "minmax"}, {"min_size": (8, 8, 9)}],
+)
+def test_what_changes_the_arrays_changes_the_fingerprint(options, tmp_path):
+    case = phantom_case(tmp_path)
+    before = fingerprint(case, data(), tmp_path / "cache")
+    assert fingerprint(case, data(**options), tmp_path / "cache") != before
+    assert (
+        fingerprint(case, data(normalisation="zscore", last_slice=True, min_size=(8, 8, 8)), tmp_path)
+        == before
+    )
+
+
+def phantom_case(folder):
+    phantom.write(folder / "cases", 1, seed=0, shape=(24, 24, 24), spacing=8.0)
+    (case,) = cases.find(folder / "cases").cases
+    return case

@@ -1,5 +1,7 @@
 """Split files, the public lists among them, and seeded draws."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,9 @@ def test_prefix_of_the_grade_is_mapped_both_ways(write, tmp_path):
 
 def test_unknown_names_are_all_listed(write, tmp_path):
     split = write(train=["a", "x1", "x2"], validation=["b"])
-    with pytest.raises(UserError, match=r"train\.txt: 2 of 3 names match none of the 2 cases: x1, x2$"):
+    with pytest.raises(
+        UserError, match=r"train\.txt: 2 of 3 names match none of the 2 cases, which are named as a: x1, x2$"
+    ):
         splits.resolve(split, ["a", "b"], tmp_path)
 
 
@@ -114,9 +118,36 @@ def test_a_patient_of_a_draw_is_on_one_side():
 
 def test_counts_that_whole_patients_do_not_come_to():
     patients = {f"P{n}-{scan}": f"P{n}" for n in range(10) for scan in range(2)}
-    with pytest.raises(UserError, match=r"whole patients come to \(8, 2, 8\) at the nearest"):
+    with pytest.raises(
+        UserError, match=r"whole patients come to (\(.*\)) near that; choose these"
+    ) as refused:
         splits.draw(list(patients), (9, 2, 9), 0, patients)
-    assert len(splits.draw(list(patients), (8, 2, 10), 0, patients).test) == 10
+    near = tuple(map(int, re.findall(r"\d+", str(refused.value).partition("come to")[2])[:3]))
+    assert near in {(8, 2, 10), (10, 2, 8), (8, 2, 8)}
+    assert [len(part) for part in vars(splits.draw(list(patients), near, 0, patients)).values()] == [*near]
+
+
+@pytest.mark.parametrize(
+    ("scans", "counts"),
+    [
+        (
+            (3, 3, 2, 2, 2),
+            (6, 6, 0),
+        ),  # largest first and evenly: 3 + 2 on each side, and the last fits nowhere
+        ((2, 2, 2, 2, 3), (8, 0, 3)),
+        ((5, 5, 3, 3, 3, 2), (10, 2, 9)),
+        ((8, 4, 4, 4, 2, 2), (12, 4, 6)),
+    ],
+)
+def test_counts_that_whole_patients_come_to_are_drawn(scans, counts):
+    """Whoever asks for what can be had gets it, whichever seed; kinds and patients as they were."""
+    patients = {f"P{n}-{scan}": f"P{n}" for n, count in enumerate(scans) for scan in range(count)}
+    for seed in range(20):
+        parts = list(vars(splits.draw(list(patients), counts, seed, patients)).values())
+        assert [len(part) for part in parts] == [*counts]
+        sides = [{patients[name] for name in part} for part in parts]
+        assert sum(map(len, sides)) == len(set.union(*sides))
+        assert [sum(scans[int(who[1:])] for who in side) for side in sides] == [*counts]
 
 
 def test_a_draw_keeps_kinds_alike():
@@ -162,6 +193,16 @@ def test_folds_keep_patients_together():
         splits.folds(list(patients), 13, 0, patients)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_folds_are_of_one_size_whatever_the_kinds(seed):
+    """Each case of a kind of its own: none may draw all of them into the largest fold."""
+    names = [f"C{n:02}" for n in range(11)]
+    kinds = {name: index for index, name in enumerate(names)}
+    assert sorted(map(len, splits.folds(names, 3, seed, None, kinds))) == [3, 4, 4]
+    patients = {name: "Anna" if index < 8 else name for index, name in enumerate(names)}
+    assert sorted(map(len, splits.folds(names, 4, seed, patients, kinds))) == [1, 1, 1, 8]
+
+
 @pytest.mark.parametrize(
     ("text", "file"),
     [
@@ -180,6 +221,68 @@ def test_lists_as_others_write_them(tmp_path, text, file):
     (tmp_path / file.partition("#")[0]).write_text(text, encoding="utf-8")
     split = Split(train=file)
     assert splits.resolve(split, ["Brats18_a_1", "Brats18_b_1"], tmp_path).train == ("Brats18_a_1",)
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("a,b,c\n", "list.txt"),
+        ("a, b,\nc\n", "list.txt"),
+        ("a;b;c", "list.txt"),
+        ("a\tb\r\nc\n", "list.txt"),
+        ("a b c", "list.txt"),
+        ("['a',\n 'b',\n 'c']", "list.txt"),
+        ("a\tHGG\nb\tLGG\nc\tHGG\n", "list.txt"),
+        ("1;a\n2;b\n3;c\n", "list.txt"),
+        ("nr;case;age\n1;a;60\n2;b;61\n3;c;62\n", "list.txt"),
+        ("nr;case;age\n1;a;60\n2;b;61\n3;c;62\n", "list.csv"),
+        ("nr\twho\n1\ta\n2\tb\n3\tc\n", "list.tsv"),
+        ("a,b,c\n", "list.csv"),
+        ("nr,who\n1,a\n2,b\n3,c\n", "list.csv"),
+        ('["a", "b", "c"]', "list.json"),
+        ("id,BraTS_ID\n1,a\n2,b\n3,c\n", "list.csv"),
+        ("id\tgrade\tsubject\n1\tHGG\ta\n2\tLGG\tb\n3\tHGG\tc\n", "list.txt"),
+        ("Case_ID\na\nb\nc\n", "list.txt"),
+    ],
+)
+def test_several_names_or_columns_on_a_line(tmp_path, text, file):
+    (tmp_path / file).write_text(text)
+    assert splits.resolve(Split(train=file), ["a", "b", "c", "d"], tmp_path).train == ("a", "b", "c")
+
+
+def test_names_may_hold_what_else_parts_them(write, tmp_path):
+    names = ["Doe, Jane", "Roe; Rick", "Pat 1"]
+    assert splits.resolve(write(train=names), names, tmp_path).train == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "reason"),
+    [
+        (
+            "train\ttest\na\tb\nc\td\n",
+            "list.txt",
+            "columns 1 and 2 hold names of cases, so which .*; give a text",
+        ),
+        ("train,test\na,b\nc,d\n", "list.csv", "columns 1 and 2 hold names of cases"),
+        ("case;split\na;train\nb;test\n", "list.txt", "its column 'split' says which part a case is in"),
+        ("a,x,c\n", "list.txt", "1 of 3 names match none of the 4 cases, which are named as a: x$"),
+        ("[]", "list.json", "holds no folds as nnU-Net writes them"),
+    ],
+)
+def test_what_is_not_certain_says_what_to_give(tmp_path, text, file, reason):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=reason):
+        splits.resolve(Split(train=file), ["a", "b", "c", "d"], tmp_path)
+
+
+def test_a_fold_that_parts_a_patient_and_one_that_is_not_there(tmp_path):
+    (tmp_path / "f.json").write_text('[{"train": ["P1_0"], "val": ["P1_1"]}]')
+    split, patients = Split(train="f.json#0", validation="f.json#0"), {"P1_0": "P1", "P1_1": "P1"}
+    where = r"f\.json#0: its lists for train and validation share patients, remove from one: P1$"
+    with pytest.raises(UserError, match=where):
+        splits.resolve(split, list(patients), tmp_path, patients)
+    with pytest.raises(UserError, match=r"f\.json: say which fold: f\.json#0$"):
+        splits.resolve(Split(train="f.json#3"), list(patients), tmp_path)
 
 
 def test_validation_of_a_fold_and_a_fold_that_is_not_named(tmp_path):
@@ -238,3 +341,21 @@ def test_every_published_list_is_recognised_however_it_is_written(shared):
     assert all(found.values())
     assert {each.cases for name, each in found.items() if "2023" in name} == {875, 125, 251}
     assert recognised(["a"]) is None
+
+
+def test_a_published_table_is_recognised_without_the_cases(tmp_path, shared):
+    """`data splits` knows no names of cases: the header tells."""
+    names = read_list(shared / "data" / "splits" / "brats2020_val.txt")
+    file = tmp_path / "validation.csv"
+    file.write_text("nr,BraTS_ID\n" + "".join(f"{number},{name}\n" for number, name in enumerate(names)))
+    found = recognised(read_list(file))
+    assert found is not None
+    assert (found.split, found.part) == ("BraTS 2020", "validation")
+
+
+@pytest.mark.parametrize("column", ["split", "Fold", "set"])
+def test_a_table_of_several_parts_is_no_list_of_one(tmp_path, column):
+    """All of its rows would train."""
+    (tmp_path / "all.csv").write_text(f"case,{column}\na,train\nb,test\n")
+    with pytest.raises(UserError, match=f"its column {column.lower()!r} says which part"):
+        splits.resolve(Split(train=str(tmp_path / "all.csv")), ["a", "b"], tmp_path)

@@ -121,13 +121,16 @@ def test_files_that_are_not_ours_are_refused_in_one_line(tmp_path: Path) -> None
 
 def test_names_are_the_fixed_ones() -> None:
     summary = summarise(records())
-    assert len(summary) == (3 + 1 + 3) * 16
+    assert len(summary) == (3 + 1 + 3) * 16 + 3
     expected = {
         "dice/ET/FLAIR_T1ce",
         "dice/WT/mean",
         "hd95/TC/FLAIR_T1ce_T1_T2",
         "dice_et500/ET/T2",
         "dice_et500/ET/mean",
+        "dice/mean",
+        "hd95/mean",
+        "dice_et500/mean",
     }
     assert expected <= summary.keys()
     assert not any(name.startswith(("dice_et500/WT", "dice_et500/TC")) for name in summary)
@@ -149,6 +152,7 @@ def test_averages_of_a_case_made_by_hand() -> None:
         assert summary[f"dice/{region}/mean"] == pytest.approx((14 * 0.3 + 1) / 15)
         assert summary[f"hd95/{region}/mean"] == pytest.approx(10 * (14 * 0.3 + 1) / 15)
     assert summary["dice_et500/ET/mean"] == pytest.approx((14 * 0.3 + 1) / 30)
+    assert summary["dice_et500/mean"] == summary["dice_et500/ET/mean"]  # no other region has it
 
 
 def test_averages_by_numpy_in_any_order_of_the_records() -> None:
@@ -161,6 +165,7 @@ def test_averages_by_numpy_in_any_order_of_the_records() -> None:
             found = summary[f"dice/{region}/{subset_name(subset)}"]
             assert found == pytest.approx(table[:, which, at].mean())
         assert summary[f"dice/{region}/mean"] == pytest.approx(table[..., at].mean())
+    assert summary["dice/mean"] == pytest.approx(table.mean())
     assert summary == summarise(records(4))
 
 

@@ -9,10 +9,10 @@ import torch
 from acdis.config import Data, Evaluation
 from acdis.data import cache, cases, phantom
 from acdis.evaluation import examples
+from acdis.evaluation.case_files import CaseFiles
 from acdis.evaluation.records import summarise
 from acdis.evaluation.scoring import label_maps, score
 from acdis.methods.base import Method
-from acdis.report import figures
 from acdis.vocabulary import MODALITIES, REGION_LABELS, SUBSETS, subset_name
 
 CPU = torch.device("cpu")
@@ -114,13 +114,17 @@ def test_slices_of_the_worst_cases_stay(entries, tmp_path: Path, monkeypatch):
     for entry in entries:
         truth = entry.native_labels()
         largest = max(range(truth.shape[2]), key=lambda k: np.count_nonzero(truth[:, :, k]))
-        case, subsets, images, shown, predictions = figures.read_example(tmp_path / f"{entry.name}.npz")
-        assert case == entry.name
-        assert np.array_equal(shown, truth[:, :, largest])
-        assert images.shape == (len(MODALITIES), *entry.labels().shape[:2])
-        assert subsets == [subset_name(subset) for subset in examples.SHOWN]
-        for subset, labels in zip(examples.SHOWN, predictions, strict=True):
-            expected = truth[:, :, largest] if "FLAIR" in subset else np.zeros_like(truth[:, :, 0])
+        found = examples.read_example(tmp_path / f"{entry.name}.npz")
+        assert found.case == entry.name
+        box = entry.meta.box  # what the images show
+        assert entry.meta.spacing == entry.meta.native_spacing
+        (first, second), (far, farther) = np.maximum(box.start, 0)[:2], box.stop[:2]
+        shown = truth[first:far, second:farther, largest]
+        assert np.array_equal(found.truth, shown)
+        assert found.images.shape == (len(MODALITIES), *entry.labels().shape[:2])
+        assert found.subsets == tuple(subset_name(subset) for subset in examples.SHOWN)
+        for subset, labels in zip(examples.SHOWN, found.predictions, strict=True):
+            expected = shown if "FLAIR" in subset else np.zeros_like(shown)
             assert np.array_equal(labels, expected)
     monkeypatch.setattr(examples, "KEPT", 1)
     examples.Worst(reversed(worst.examples)).save(tmp_path)
@@ -148,3 +152,62 @@ def test_a_region_method_scores_as_one_of_classes(entries):
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert {0, 1, 2, 3} <= set(np.unique(other[0]))
+
+
+def test_labels_are_post_processed_in_the_files_grid(entries):
+    """Scores and label maps are those of the processed labels, volumes by the file's spacing."""
+    method, entry = Oracle().train(), entries[0]
+    rule = {"rule": "small_et", "volume": 1e6}  # more than any tumour: what was ET is NCR
+    given = SETTINGS.model_copy(
+        update={"post_processing": Evaluation(post_processing=[rule]).post_processing}
+    )
+    plain, processed = (next(iter(label_maps(method, entry, each, CPU, None))) for each in (SETTINGS, given))
+    assert (plain == 3).any()
+    np.testing.assert_array_equal(processed, np.where(plain == 3, 1, plain))
+    dice = {r.region: r.dice for r in score(method, [entry], given, CPU, None) if r.subset == "FLAIR"}
+    assert dice["WT"] == dice["TC"] == 1
+    assert dice["ET"] < 1e-6
+
+
+def test_a_killed_scoring_costs_the_case_that_was_at_work(entries, tmp_path: Path):
+    """Whole records and slices as without; of what is there nothing is predicted again, unless it is torn."""
+
+    class Counting(Oracle):
+        windows = 0
+
+        def encode(self, images, origin=None):
+            Counting.windows += 1
+            return super().encode(images, origin)
+
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    def die(done: int) -> None:
+        raise Killed
+
+    plain, worst = score(Oracle(), entries, SETTINGS, CPU, None), examples.Worst()
+    score(Oracle(), entries, SETTINGS, CPU, None, keep=worst.add)
+    files = CaseFiles(tmp_path / "scored")
+    with pytest.raises(Killed):
+        score(Oracle(), entries, SETTINGS, CPU, None, on_case=die, keep=lambda _: None, files=files)
+    assert {path.name for path in files.folder.iterdir()} == {
+        f"{entries[0].name}.{end}" for end in ("parquet", "npz")
+    }
+    again = examples.Worst()
+    method = Counting()
+    assert score(method, entries, SETTINGS, CPU, None, keep=again.add, files=files) == plain
+    half = Counting.windows
+    for one, other in zip(worst.examples, again.examples, strict=True):
+        assert (one.case, one.dice) == (other.case, other.dice)
+        assert all(
+            np.array_equal(getattr(one, k), getattr(other, k)) for k in ("images", "truth", "predictions")
+        )
+    (files.folder / f"{entries[0].name}.parquet").write_bytes(b"torn")
+    (files.folder / f"{entries[1].name}.npz").write_bytes(b"torn")
+    assert score(method, entries, SETTINGS, CPU, None, keep=again.add, files=files) == plain
+    both = Counting.windows
+    assert both > 2 * half
+    assert score(method, entries, SETTINGS, CPU, None, files=files) == plain
+    assert Counting.windows == both
+    files.remove()
+    assert not files.folder.exists()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -189,13 +190,14 @@ def test_windows_are_encoded_together_where_memory_allows() -> None:
     torch.testing.assert_close(two, one, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", ["constant", "gaussian"])
 @pytest.mark.parametrize("subset", [0, 7, 14])
-def test_mean_of_softmax_is_that_of_monai(subset: int) -> None:
+def test_mean_of_softmax_is_that_of_monai(subset: int, weights: Literal["constant", "gaussian"]) -> None:
     from monai.inferers import sliding_window_inference
 
     method, images = Toy().eval(), volume((13, 17, 12))
     given = torch.tensor([modality in SUBSETS[subset] for modality in MODALITIES])
-    found = predict(method, images, (6, 8, 6), (3, 4, 3), subsets=given[None])
+    found = predict(method, images, (6, 8, 6), (3, 4, 3), subsets=given[None], weights=weights)
     with torch.no_grad():
         monai = sliding_window_inference(
             images[None],
@@ -203,9 +205,26 @@ def test_mean_of_softmax_is_that_of_monai(subset: int) -> None:
             sw_batch_size=3,
             predictor=lambda crop: method.decode(method.features(crop).relu(), given).softmax(dim=1),
             overlap=0.5,
-            mode="constant",
+            mode=weights,
         )
     torch.testing.assert_close(found, monai, rtol=0, atol=1e-6)
+
+
+def test_no_line_shows_where_a_window_ends_with_gaussian_weights() -> None:
+    """Each window says another class; of the row of three windows the largest step between two neighbours."""
+    steps = {}
+    for weights in ("constant", "gaussian"):
+        found = predict(
+            Position(),
+            torch.zeros(4, 16, 16, 32),
+            (16, 16, 16),
+            (16, 16, 8),
+            weights=weights,  # type: ignore
+        )
+        row = found[0, 2, 8, 8]  # the class whose logit is 0.1 × the window's first voxel along this axis
+        steps[weights] = float(row.diff().abs().max())
+        assert float(row[0]) == pytest.approx(0.25)  # one window alone, whatever its weight
+    assert steps["constant"] > 2 * steps["gaussian"] > 0
 
 
 def test_probabilities_sum_to_one_everywhere() -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from acdis.errors import UserError
 
 #: Of the processor: a machine with other work takes longer. A child that only waits is given up after `WAIT`.
-SECONDS, WAIT = 10, 60.0
+SECONDS, WAIT = 10, 600.0
 MEMORY = 2 * 2**30
 #: The child cannot get more than this, lest a bomb reach the machine; `MEMORY` is what may be used.
 _ADDRESS_SPACE = 6 * 2**30

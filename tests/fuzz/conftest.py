@@ -75,7 +75,7 @@ def ledger() -> Ledger:
     return LEDGER
 
 
-class Room:
+class WorkerShare:
     """Folders for one entrance: `home` (ACDIS_HOME), `data`, and `outside`, where nothing may appear."""
 
     def __init__(self, base: Path) -> None:
@@ -96,8 +96,8 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
-    made = Room(tmp_path)
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerShare:
+    made = WorkerShare(tmp_path)
     monkeypatch.setenv("ACDIS_HOME", str(made.home))
     monkeypatch.chdir(made.outside)
     return made
@@ -131,3 +131,25 @@ def fuzz() -> Callable[[SearchStrategy[Any], int, Callable[[Any], object]], None
 def mutations() -> Any:
     """The module `mutate.py`."""
     return mutate
+
+
+@pytest.fixture(scope="session")
+def long_names() -> bytes:
+    """Scores in ten kilobytes: one name of 50 kB, to which 90,000 rows refer. Written out they take 9 GB."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from acdis.evaluation.records import _schema
+
+    rows, names = 90_000, pa.dictionary(pa.int32(), pa.string())
+    schema = _schema()
+    packed = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 50_000]))
+    columns = [
+        packed if field.type == pa.string() else pa.array(np.zeros(rows), type=field.type) for field in schema
+    ]
+    fields = [field.with_type(names) if field.type == pa.string() else field for field in schema]
+    stream = pa.BufferOutputStream()
+    table = pa.Table.from_arrays(columns, schema=pa.schema(fields))
+    pq.write_table(table, stream, write_page_checksum=True, store_schema=False)
+    return stream.getvalue().to_pybytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 from typing import Any
 
 from hypothesis import strategies as st
@@ -150,3 +151,13 @@ def changed(draw: st.DrawFn, whole: Any) -> Any:
             case _:
                 node[last] = copy.deepcopy(tree) if draw(st.booleans()) else [node[last]]
     return tree
+
+
+def of_many_entries(count: int) -> bytes:
+    """A ZIP file that is nothing but a list of entries, 47 bytes each."""
+    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    size = count * len(entry)
+    large = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, 0)
+    place = struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    return entry * count + large + place + end

@@ -5,21 +5,26 @@ from __future__ import annotations
 import io
 import json
 import sys
+import zipfile
 from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 
-from acdis import cli, files
-from acdis.ablation import cells
-from acdis.ablation.members import resolve
+from acdis import cells, cli, files
+from acdis.ablation.expansion import resolve
+from acdis.ablation.selection import load_specs
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
+from acdis.evaluation import floor_files
+from acdis.evaluation.examples import read_example
+from acdis.evaluation.floor_files import Floors
+from acdis.evaluation.floors import Thresholds, given
 from acdis.evaluation.records import Record, write_parquet
-from acdis.report.figures import read_example
-from acdis.tracking.journal import Journal
-from acdis.verbs import hunt, specs, status
+from acdis.tracking.journal import EPOCHS, JOURNAL, Journal
+from acdis.verbs import status
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
+from acdis.workflow import opening, trial_cells
 
 EXPERIMENT = """
 data: {phantoms: {cases: 4}, min_size: 16, crop: [16, 16, 16]}
@@ -100,8 +105,8 @@ def cell(room, monkeypatch):
     spec = room.data / "spec.yaml"
     spec.write_text(SPEC)
     inputs = Inputs((), (), ())
-    monkeypatch.setattr(specs, "prepare", lambda *_: inputs)
-    members = resolve(specs.load_specs([spec]), lambda _: inputs)
+    monkeypatch.setattr(opening, "prepare", lambda *_: inputs)
+    members = resolve(load_specs([spec]), lambda _: inputs)
     for member in members:
         made = cells.create(room.home, member.cell, member.experiment, LINEAGE)
         files.write_json(made.folder / "state.json", STATE)
@@ -134,6 +139,16 @@ def _status(room):
 
 def _report(room):
     _command("report", room.data / "spec.yaml")
+    _checklist(room)
+
+
+def _checklist(room):
+    _command("report", room.data / "spec.yaml", "--checklist", "claim")
+
+
+def _roles(room):
+    _status(room)
+    _checklist(room)
 
 
 def _both(room):
@@ -146,7 +161,7 @@ def _both(room):
 
 FILES = {"state.json": STATE, "roles.json": ROLES, "history.json": HISTORY, "lineage.json": LINEAGE}
 #: What reads the file.
-LOOKS = {"state.json": _both, "roles.json": _status, "history.json": _report, "lineage.json": _report}
+LOOKS = {"state.json": _both, "roles.json": _roles, "history.json": _report, "lineage.json": _report}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -155,7 +170,7 @@ def test_values_in_a_cells_files(room, cell, fuzz, mutations, name):
 
     def look():
         LOOKS[name](room)
-        hunt.validated(cell)
+        trial_cells.validated(cell)
 
     def attempt(tree):
         path.write_text(json.dumps(tree))
@@ -200,6 +215,18 @@ def test_crafted_files_of_a_cell(room, cell, name, crafted):
     room.tries("cell, crafted", lambda: LOOKS[name](room), [name])
 
 
+@pytest.mark.parametrize("crafted", CRAFTED)
+def test_a_crafted_word_of_a_worker_is_as_none(room, cell, crafted):
+    """What the driver says is left; a float of the universe is no number of epochs, the rest no mapping."""
+    content = CRAFTED[crafted]
+    before = cell.state()
+    path = cell.folder / "attempts" / "000001-0123abcd-0.json"
+    path.parent.mkdir()
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    room.tries("cell, a worker's", lambda: _both(room), [path.name])
+    assert cell.state()["done"] == before["done"]
+
+
 def test_a_cells_file_without_end(room, cell):
     path = cell.folder / "state.json"
     path.unlink()
@@ -216,6 +243,35 @@ def test_bytes_of_the_records(room, cell, fuzz, mutations):
         room.tries("records", lambda: _report(room), ["records.parquet"])
 
     fuzz(mutations.damaged(whole), 60, attempt)
+
+
+@pytest.fixture
+def floors(cell):
+    """What the records of an evaluation are held against, as its file."""
+    (records,) = cell.folder.glob("evaluations/*/records.parquet")
+    draw = np.random.default_rng(0)
+    rule = {given(subset): Thresholds(1.0, 2.0, -0.5) for subset in SUBSETS}
+    path = records.with_name(floor_files.FILE)
+    floor_files.write(path, Floors(3, rule, ("case0", "case1"), draw.random((2, 3)), draw.random((2, 15, 3))))
+    return path
+
+
+def test_values_and_bytes_of_floors(room, floors, fuzz, mutations):
+    whole = floors.read_bytes()
+
+    def attempt(content):
+        floors.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        room.tries("floors", lambda: floor_files.read(floors), ["floors.json"])
+
+    fuzz(mutations.changed(json.loads(whole)), 60, attempt)
+    fuzz(mutations.damaged(whole), 60, attempt)
+
+
+@pytest.mark.parametrize("crafted", CRAFTED)
+def test_crafted_floors_cost_no_report(room, floors, crafted):
+    content = CRAFTED[crafted]
+    floors.write_bytes(content if isinstance(content, bytes) else content.encode())
+    _report(room)
 
 
 def test_the_example_of_an_evaluation(room, fuzz, mutations):
@@ -237,6 +293,38 @@ def test_the_example_of_an_evaluation(room, fuzz, mutations):
     fuzz(mutations.damaged(whole), 40, attempt)
 
 
+def test_an_example_of_many_voxels(room):
+    """Ten megabytes that hold one of 2.2 GB."""
+    path = room.home / "example.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (4, 10_000, 13_750)}
+    )
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("images.npy", "w", force_zip64=True) as stream,
+    ):
+        stream.write(header.getvalue())
+        for _ in range(22):
+            stream.write(bytes(100_000_000))
+    assert room.tries("example, crafted", lambda: read_example(path), ["example.npz"]) == "refused"
+
+
+def test_names_that_take_much_room(room, cell, long_names):
+    (path,) = cell.folder.glob("evaluations/*/records.parquet")
+    path.write_bytes(long_names)
+    assert room.tries("records, crafted", lambda: _report(room), ["records.parquet"]) == "refused"
+
+
+@pytest.mark.parametrize("name", [JOURNAL, EPOCHS])
+def test_a_journal_of_short_lines(room, cell, name):
+    """120 MiB of them took 2.2 GB and 37 s."""
+    (cell.folder / "history.json").unlink()
+    line = b'{"op":"epoch","time":0,"step":%d,"values":{}}\n'
+    (cell.folder / name).write_bytes(b"".join(line % step for step in range(2_500_000)))
+    assert room.tries("journal, crafted", lambda: trial_cells.validated(cell)) == "sound"
+
+
 def test_the_journal(room, cell, fuzz, mutations):
     journal = Journal(cell.folder)
     journal.append("tags", values={"a": "b"})
@@ -247,7 +335,7 @@ def test_the_journal(room, cell, fuzz, mutations):
     (cell.folder / "history.json").unlink()
 
     def look():
-        hunt.validated(cell)
+        trial_cells.validated(cell)
         Journal(cell.folder).append("tags", values={"c": "d"})
 
     for path, whole in wholes.items():

@@ -62,7 +62,7 @@ def state(tmp_path_factory):
                 parameter.grad = torch.ones_like(parameter)
         optimiser.step()
     begun.history.append(ENTRY)
-    run.save(begun, folder)
+    run.write(folder, run.state_of(begun))
     return checkpoint.load(folder / run.LAST)
 
 
@@ -248,8 +248,11 @@ def test_pickles_that_do_something(room, state, name, old, where):
     assert not list(room.base.rglob("it_ran"))
 
 
-@pytest.mark.parametrize("kind", ["compressed", "overlapping", "bare pickle", "folder", "device", "nested"])
-def test_archives_that_do_something(room, content, kind):
+@pytest.mark.parametrize(
+    "kind",
+    ["compressed", "overlapping", "bare pickle", "folder", "device", "nested", "four million entries"],
+)
+def test_archives_that_do_something(room, content, mutations, kind):
     path = room.home / run.LAST
     if kind == "compressed":  # a bomb would be: 3 GB of zeros are 3 MB
         with (
@@ -261,6 +264,8 @@ def test_archives_that_do_something(room, content, kind):
     elif kind == "overlapping":  # an entry that claims to be longer than the file
         at = content.rindex(b"PK\x01\x02")
         path.write_bytes(content[: at + 20] + struct.pack("<II", 2**31, 2**31) + content[at + 28 :])
+    elif kind == "four million entries":
+        path.write_bytes(mutations.of_many_entries(4_000_000))
     elif kind == "bare pickle":
         path.write_bytes(pickle.dumps({"method": Calls(os.mkdir, "it_ran")}))
     elif kind == "folder":

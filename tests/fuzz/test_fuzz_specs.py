@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,18 @@ from hypothesis import strategies as st
 
 from acdis import config
 from acdis.ablation import search, spec
-from acdis.ablation.members import resolve
-from acdis.ablation.space import Settings
+from acdis.ablation.expansion import resolve
+from acdis.ablation.search_file import Settings
 from acdis.ablation.trials import Trials
 from acdis.data import splits
 from acdis.data.inputs import Inputs
 from acdis.evaluation.records import Record, write_parquet
-from acdis.report import bundle
-from acdis.report.facts import CellFacts, RowFacts, SpecFacts
+from acdis.report import bundle, spec_outline, subsets_forms
+from acdis.report.facts import AbsentFacts, CellFacts, RowFacts, SpecFacts, with_scores
+from acdis.report.formats import compared
+from acdis.report.paperwork import cell_papers, checklist
+from acdis.report.paperwork.study import study
+from acdis.report.subsets_table import table_of
 from acdis.verbs.report import RENDERERS, render
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
@@ -46,6 +51,11 @@ ROWS = {
     "set": {"training.epochs": 9, "data.split.counts": [2, 1, 1]},
     "rows": {
         "a": {"use": "other.yaml#a"},
+        "later": {
+            "absent": "why",
+            "paper_row": "M3AE",
+            "published": {"S": {"WT": 1.0, "TC": 2.0, "ET": 3.0}},
+        },
         "b": {
             "label": "B",
             "note": "n",
@@ -250,13 +260,35 @@ def test_split_files_that_are_none(room, file):
     assert room.tries("split files, crafted", action) == "refused"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + b"{}," * 5_000_000 + b"{}]",
+        b'[{"name": [' + b"{}," * 20_000_000 + b"{}]}]",
+        b"[" * 100_000,
+        b"[]",
+        b'[{"name": 3}]',
+    ],
+    ids=["five million", "60 MB", "nested", "no spec", "another type"],
+)
+def test_crafted_facts_of_a_home(room, content):
+    """What `dashboard` reads of a spec that somebody else has trained."""
+    path = room.home / "ablations" / "own" / spec_outline.FILE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert room.tries("facts of a home", lambda: spec_outline.read(path), ["facts.json"]) == "refused"
+
+
 def _facts():
     cell = CellFacts(0, "acdis-0123456789ab", "abcdef", True, "scored", {"cpu": 1.5}, "0123456+")
     rows = tuple(
         RowFacts(name, name, "n", {"WT": 80.0, "TC": 70.0, "ET": 60.0}, {"training.epochs": 3}, (cell,))
         for name in ("a", "b")
     )
-    return SpecFacts("own", "Own", "t", "a", "X", ("seed=1",), {"r": 2}, True, 500.0, rows)
+    figures = {"WT": 80.0, "TC": 70.0, "ET": 60.0}
+    absent = (AbsentFacts("later", "Later", "why", None, figures, "M3AE", {"S": figures}),)
+    whole = SpecFacts("own", "Own", "t", "a", "X", ("seed=1",), {"r": 2}, True, 500.0, rows)
+    return replace(whole, absent=absent)
 
 
 @pytest.fixture
@@ -291,6 +323,18 @@ def _zip(parts):
 def _reported(path):
     for form in RENDERERS:
         render(*bundle.read(path), form).encode()
+    specs, read = bundle.read(path)
+    tables = [table_of(spec, [with_scores(row, read) for row in spec.rows]) for spec in specs]
+    for write in subsets_forms.FORMS.values():
+        write(tables, True).encode()
+    _filled(path)
+
+
+def _filled(path):
+    specs, read = bundle.read(path)
+    contents = bundle.cell_files(path)
+    whole = study(compared(specs, read), lambda cell: cell_papers.read(cell, contents), None)
+    checklist.render(whole, "claim").encode()
 
 
 @pytest.mark.parametrize("count", [5_000_000, 240_000])
@@ -312,6 +356,44 @@ def test_values_in_a_bundle(room, packed, fuzz, mutations):
     fuzz(mutations.changed(packed[bundle.FACTS]), 60, attempt)
 
 
+#: What a cell's own files in a bundle say, where it is trained on a known data set.
+PAPERS = {
+    "lineage.json": {
+        "tags": {
+            "acdis.git_commit": "0123",
+            "acdis.git_dirty": "true",
+            "acdis.version.torch": "2",
+            "acdis.device": "d",
+        },
+        "splits": {"train": ["BraTS20_Training_001"], "validation": [], "test": ["BraTS20_Training_002"]},
+        "fingerprints": {"learnt": "a", "scored": "b"},
+        "patients": {"BraTS20_Training_001": "x"},
+        "workers": "1",
+    },
+    "roles.json": {"roles": [{"spec": "s", "table": "t", "row": "trial-3", "seed": 0}]},
+    "history.json": {"epochs": [{"seconds": 1.0}], "parts": ["acdis-0123456789ab"]},
+    "config.yaml": config.Experiment(
+        method=config.MethodChoice(
+            name="unet", options={"drop_rates": [0.1, 0.2, 0.3, 0.4]}, parents={"start": "x"}
+        )
+    ).model_dump(mode="json"),
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_cells_own_files_in_a_bundle(room, packed, fuzz, mutations, name):
+    """What a checklist is filled from; what is damaged is not known."""
+    path = room.data / "own.zip"
+    folder = "cells/acdis-0123456789ab"
+
+    def attempt(tree):
+        files = {f"{folder}/{other}": tree if other == name else PAPERS[other] for other in PAPERS}
+        path.write_bytes(_zip({**packed, **files}))
+        assert room.tries("bundle, papers", lambda: _filled(path), ["own.zip"]) == "sound"
+
+    fuzz(mutations.changed(PAPERS[name]), 30, attempt)
+
+
 def test_bytes_of_a_bundle(room, packed, fuzz, mutations):
     path = room.data / "own.zip"
 
@@ -323,9 +405,13 @@ def test_bytes_of_a_bundle(room, packed, fuzz, mutations):
 
 
 @pytest.mark.parametrize(
-    "kind", ["nested", "a bomb", "a long list", "a bomb of records", "device", "a folder"]
+    "kind",
+    [
+        *("nested", "a bomb", "a long list", "a bomb of records", "device", "a folder"),
+        *("four million entries", "long names"),
+    ],
 )
-def test_crafted_bundles(room, packed, kind):
+def test_crafted_bundles(room, packed, mutations, long_names, kind):
     path = room.data / "own.zip"
     records = next(name for name in packed if name.endswith("parquet"))
     parts = {
@@ -335,11 +421,14 @@ def test_crafted_bundles(room, packed, kind):
         "a bomb": {bundle.FACTS: b" " * (3 * 2**28)},
         "a long list": {bundle.FACTS: b'{"format": "acdis-bundle-1", "specs": [' + b"[]," * 2**25 + b"[]]}"},
         "a bomb of records": {records: bytes(2**29)},
+        "long names": {records: long_names},
     }
     if kind == "device":
         path.symlink_to("/dev/zero")
     elif kind == "a folder":
         path.mkdir()
+    elif kind == "four million entries":
+        path.write_bytes(mutations.of_many_entries(4_000_000))
     else:
         path.write_bytes(_zip({**packed, **parts[kind]}))
     assert room.tries("bundle, crafted", lambda: _reported(path), ["own.zip"]) == "refused"

@@ -36,7 +36,7 @@ class MLflowServer:
             self.process = subprocess.Popen(
                 line, env=variables, stdout=said, stderr=said, start_new_session=True, cwd=self.folder
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not self.answers():
             assert time.monotonic() < deadline, log.read_text()[-2000:]
             assert self.process.poll() is None, log.read_text()[-2000:]
@@ -44,7 +44,7 @@ class MLflowServer:
 
     def answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=60) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -213,23 +213,23 @@ def test_equal_features_are_flat_wherever_they_lie(threads):
     try:
         for value, dtype in itertools.product(np.linspace(-4, 4, 9), (torch.float32, torch.float64)):
             f = torch.full((1, 3, 23, 25, 27), value, dtype=dtype)
-            assert consistency.flat_share(f) == 1
+            assert consistency.window_losses(f, f)["flat"] == 1
     finally:
         torch.set_num_threads(before)
 
 
-def test_flat_share_counts_windows():
+def test_the_share_of_flat_windows_by_counting():
     f, _ = features((2, 2, 10, 10, 5))
     f[0, 0, :5, :5] = 0.3  # 1 of sample 0's 8 windows
     f[1, :, :, 5:] = -2.0  # 4 of sample 1's 8
     f = f.float()
-    np.testing.assert_allclose(consistency.flat_share(f, reduction="sample"), [1 / 8, 4 / 8])
-    assert consistency.flat_share(f).item() == pytest.approx(5 / 16)
+    alone = consistency.window_losses(f, f, reduction="sample")["flat"]
+    np.testing.assert_allclose(alone, [1 / 8, 4 / 8])
+    assert consistency.window_losses(f, f)["flat"].item() == pytest.approx(5 / 16)
     other = features(f.shape, seed=5)[0].float()
     other[0] = 0.1
     assert consistency.window_losses(f, other)["flat"].item() == pytest.approx((8 + 4) / 16)
     assert not consistency.window_losses(f.requires_grad_(), other)["flat"].requires_grad
-    assert not consistency.flat_share(f).requires_grad
 
 
 def test_mse_is_of_sigmoid_features():

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 
 from acdis import methods
 from acdis.config import Training
+from acdis.errors import UserError
 from acdis.losses import consistency, segmentation
+from acdis.methods.acdis.network import stand_in_report
 from acdis.methods.base import Batch
 
 SIDE = 16
@@ -261,11 +263,28 @@ def test_adapter_widens_the_auxiliary_features():
     assert_terms(method(batch, 0), "seg/aux", dict(zip(("wce", "dice"), expected, strict=True)))
 
 
+@torch.no_grad()
+def test_running_statistics_of_the_fusion_are_those_of_completed_features_alone():
+    """What it reads at inference; f_Aux, four times the same map, is there in training alone."""
+    method, other, batch = build(norm="batch"), build(norm="batch"), make_batch()
+    method(batch, 2)
+    other.synthesising.fill_(True)
+    other.decode(other.encode(batch.images), batch.available)
+    moved = dict(method.fusion_decoder.named_buffers())
+    assert any(name.endswith("running_mean") for name in moved)
+    expected = {name: value.clone() for name, value in other.fusion_decoder.named_buffers()}
+    for name, value in moved.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    other.fusion_decoder([f.repeat(1, 4, 1, 1, 1) for f in other.auxiliary_encoder(batch.images)])
+    changed = dict(other.fusion_decoder.named_buffers())
+    assert all((changed[name] - expected[name]).abs().max() > 1e-3 for name in expected)
+
+
 def test_without_a_consistency_loss_none_is_computed(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("computed")
 
-    for name in ("window_losses", "mse_loss", "kl_loss", "flat_share"):
+    for name in ("window_losses", "mse_loss", "kl_loss"):
         monkeypatch.setattr(consistency, name, refuse)
     method = build(consistency=[])
     terms = method(make_batch(), 2)
@@ -333,27 +352,44 @@ def test_optimisers():
 # --- sizes
 
 
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def inference_parameters(method):
+    kept = method.inference_state()
+    return sum(parameter.numel() for name, parameter in method.named_parameters() if name in kept)
+
+
 def test_stand_ins_are_within_two_percent_at_base_16_and_logged(caplog):
     with caplog.at_level(logging.INFO, logger="acdis"):
         sizes = {
             (a, m): methods.build("acdis", afeb=a, mfsb=m) for a in ("afeb", "conv") for m in ("mfsb", "conv")
         }
     own = sizes["afeb", "mfsb"]
-    for counts in own.stand_in_report().values():
+    for counts in stand_in_report(own.options).values():
         assert counts["stand_in"] == pytest.approx(counts["block"], rel=0.02)
-    for which, method in sizes.items():
-        report = method.parameter_report()
-        assert report["total"] == sum(p.numel() for p in method.parameters()), which
-        assert report["inference"] == pytest.approx(own.parameter_report()["inference"], rel=0.02)
+    kept = {which: inference_parameters(method) for which, method in sizes.items()}
+    assert all(count == pytest.approx(kept["afeb", "mfsb"], rel=0.02) for count in kept.values())
     # per modality and level, and four modalities: the report is what the network holds
     for child, prefix, (a, m) in (
         ("enhancers", "afeb", ("conv", "mfsb")),
         ("synthesisers", "mfsb", ("afeb", "conv")),
     ):
-        counts = [c for name, c in own.stand_in_report().items() if name.startswith(prefix)]
-        assert own.parameter_report()[child] == 4 * sum(c["block"] for c in counts)
-        assert sizes[a, m].parameter_report()[child] == 4 * sum(c["stand_in"] for c in counts)
+        counts = [c for name, c in stand_in_report(own.options).items() if name.startswith(prefix)]
+        assert parameters(getattr(own, child)) == 4 * sum(c["block"] for c in counts)
+        assert parameters(getattr(sizes[a, m], child)) == 4 * sum(c["stand_in"] for c in counts)
     assert "mfsb level 4: 360448 parameters, its stand-in 358592 (-0.5 %)" in caplog.text
+
+
+def test_stand_ins_without_the_positions_parameters():
+    """w nearest to (block - 1000 C) / 54 C: 10, 20, 40, 81."""
+    method = methods.build("acdis", afeb="conv", afeb_budget="without_positions", consistency=[])
+    levels = method.enhancers[0]
+    assert [block.width for block in levels] == [10, 20, 40, 81]
+    assert [sum(p.numel() for p in block.parameters()) for block in levels] == [8640, 34560, 138240, 559872]
+    with pytest.raises(UserError, match=r"afeb_budget has no effect with method\.options\.afeb 'afeb'"):
+        methods.build("acdis", afeb_budget="without_positions")
 
 
 def test_tiny_stand_ins_say_that_they_miss(caplog):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from world import World
 
 NETWORK = "10.77.0"
+#: Seconds for what is to come about, however busy the machine.
+PATIENCE = 300
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 UNSHARE = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
@@ -44,7 +46,7 @@ class Host:
         self,
         command: str | Sequence[str],
         env: Mapping[str, str] | None = None,
-        timeout: float = 300,
+        timeout: float = PATIENCE,
         check: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end, a text in a login shell; with `check` a failure shows what it said."""
@@ -136,7 +138,7 @@ class Host:
         if self._outer is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._init, signal.SIGKILL)
-            self._outer.wait(timeout=30)
+            self._outer.wait(timeout=PATIENCE)
             if self._outer.stdin is not None:
                 self._outer.stdin.close()
             self._outer = None
@@ -205,12 +207,12 @@ class Host:
         return ["nsenter", f"--target={self._init}", "--net", "--mount", "--uts", "--ipc", "--pid", "--wd=/"]
 
 
-def wait_for(what: Callable[[], object], seconds: float, name: str) -> None:
+def wait_for(what: Callable[[], object], name: str) -> None:
     """Until `what()` is true."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not what():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{name}: not within {seconds:g} s")
+            raise AssertionError(f"{name}: not within {PATIENCE} s")
         time.sleep(0.3)
 
 
@@ -241,7 +243,7 @@ def _namespace(process: int) -> str:
 
 def _first_child(process: subprocess.Popen[bytes]) -> int:
     """Process 1 of the new namespace, as the machine counts, once its own /proc is mounted and `cat` runs."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         if children and command_of(int(children[0])) == "cat":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from world import Host, World, wait_for
+from world import PATIENCE, Host, World, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD, MLFLOW = 8265, 5000
@@ -70,12 +70,12 @@ class Cluster:
     def up(self) -> str:
         """`ray up`; what it said."""
         return self.desk_run(
-            f"ray up --yes --no-config-cache '{self.file}' 2>&1", timeout=240, check=True
+            f"ray up --yes --no-config-cache '{self.file}' 2>&1", timeout=2 * PATIENCE, check=True
         ).stdout
 
     def down(self) -> str:
         """`ray down`; what it said."""
-        return self.desk_run(f"ray down --yes '{self.file}' 2>&1", timeout=120, check=True).stdout
+        return self.desk_run(f"ray down --yes '{self.file}' 2>&1", check=True).stdout
 
     @contextlib.contextmanager
     def tunnel(self, *ports: int) -> Iterator[None]:
@@ -86,13 +86,11 @@ class Cluster:
         process = self.world.desk.start([*line[:1], *options, *line[1:]], self.world.folder / "tunnel.log")
         try:
             for port in ports or (DASHBOARD,):
-                wait_for(
-                    lambda port=port: reaches(self.world.desk, "127.0.0.1", port), 20, f"tunnel to {port}"
-                )
+                wait_for(lambda port=port: reaches(self.world.desk, "127.0.0.1", port), f"tunnel to {port}")
             yield
         finally:
             process.terminate()
-            process.wait(timeout=10)
+            process.wait(timeout=PATIENCE)
 
     def submit(
         self, words: Sequence[str], timeout: float = 900, **variables: str
@@ -119,7 +117,7 @@ class Cluster:
         request.write_text("\r\n".join(lines))
         talk = f"exec 3<>/dev/tcp/{address}/{port}; cat /tmp/request >&3; cat <&3"
         try:
-            said = host.run(["timeout", "20", "bash", "-c", talk]).stdout
+            said = host.run(["timeout", "120", "bash", "-c", talk]).stdout
         finally:
             request.unlink()
         found = re.match(r"HTTP/1\.\d (\d+)", said)
@@ -138,9 +136,9 @@ class Cluster:
             return [node for node in found if node["state"] == "ALIVE"]
         return []
 
-    def wait_for_nodes(self, count: int, seconds: float = 120) -> None:
+    def wait_for_nodes(self, count: int) -> None:
         """Until so many nodes are alive."""
-        wait_for(lambda: len(self.nodes()) == count, seconds, f"{count} nodes")
+        wait_for(lambda: len(self.nodes()) == count, f"{count} nodes")
 
 
 def reaches(host: Host, address: str, port: int) -> bool:

@@ -21,9 +21,9 @@ import pytest
 import yaml
 from launched import DASHBOARD, MLFLOW, Cluster, reaches
 from ports import listening_in_its_namespace
-from world import Host, World, command_of, missing, wait_for
+from world import PATIENCE, Host, World, command_of, missing, wait_for
 
-from acdis.ablation.cells import Cell
+from acdis.cells import Cell
 from acdis.evaluation.records import read_parquet
 
 pytestmark = [
@@ -166,7 +166,7 @@ def test_a_job_without_a_token_or_with_a_wrong_one_is_refused(day: Day) -> None:
         assert _ask(cluster, port, path, wrong, job, host)[0] == 403, (port, host)
     submit = f"ray job submit --address http://127.0.0.1:{DASHBOARD} -- touch /tmp/got-in"
     for variables in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
-        done = cluster.desk_run(submit, env=variables, timeout=60)
+        done = cluster.desk_run(submit, env=variables)
         assert done.returncode != 0
         assert re.search(r"(?i)401|403|unauth|forbidden|token", done.stdout + done.stderr)
     assert _ask(cluster, DASHBOARD, "/api/jobs/", cluster.bearer)[0] == 200
@@ -193,27 +193,29 @@ def test_rays_own_ports_let_nobody_in_without_the_token(day: Day, tmp_path: Path
     doors = (f"{cluster.head.address}:{GCS}", f"ray://{cluster.head.address}:{CLIENT}")
     without, wrong, right = {"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}, {}
 
-    def knock(door: str, keys: dict[str, str], out: Path) -> Popen[bytes]:
-        words = ["timeout", "60", sys.executable, str(cluster.world.shared / "join.py"), door, desk.address]
+    def knock(door: str, keys: dict[str, str], out: Path, seconds: int = 60) -> Popen[bytes]:
+        script = str(cluster.world.shared / "join.py")
+        words = ["timeout", str(seconds), sys.executable, script, door, desk.address]
         return desk.start(words, out, {"RAY_AUTH_MODE": "token", **keys})
 
     tries = [(door, keys) for door in doors for keys in (without, wrong)]
     started = [knock(*each, tmp_path / str(number)) for number, each in enumerate(tries)]
     for process in started:  # side by side: some wait long before they give up
-        process.wait(timeout=90)
+        process.wait(timeout=PATIENCE)
     said = [(tmp_path / str(number)).read_text() for number in range(len(tries))]
     assert not any("in:" in text for text in said), said
     # On a busy machine the server that Ray starts for a client may not be up within its half minute.
     for attempt in range(3):
-        knock(doors[1], right, tmp_path / f"right {attempt}").wait(timeout=90)
-        if "in:" in (tmp_path / f"right {attempt}").read_text():
+        out = tmp_path / f"right {attempt}"
+        knock(doors[1], right, out, PATIENCE).wait(timeout=2 * PATIENCE)
+        if "in:" in out.read_text():
             return
     pytest.fail((tmp_path / "right 2").read_text())
 
 
 def test_mlflow_and_dashboard_are_on_loopback_alone(cluster: Cluster) -> None:
     for port in (DASHBOARD, MLFLOW):
-        wait_for(lambda port=port: reaches(cluster.head, "127.0.0.1", port), 60, f"port {port} of the head")
+        wait_for(lambda port=port: reaches(cluster.head, "127.0.0.1", port), f"port {port} of the head")
         for host in (cluster.world.desk, *cluster.workers, cluster.head):
             assert not reaches(host, cluster.head.address, port), (host.name, port)
 
@@ -264,8 +266,8 @@ def test_a_node_that_does_not_see_the_storage_is_named_and_nothing_is_tried_agai
 def test_ray_down_ends_it(day: Day) -> None:
     cluster = day.cluster
     cluster.down()
-    wait_for(lambda: not _rays(cluster.head), 60, "the end of Ray on the head")
-    wait_for(lambda: not reaches(cluster.head, "127.0.0.1", MLFLOW), 60, "the end of MLflow")
+    wait_for(lambda: not _rays(cluster.head), "the end of Ray on the head")
+    wait_for(lambda: not reaches(cluster.head, "127.0.0.1", MLFLOW), "the end of MLflow")
     assert yaml.safe_load((cluster.world.shared / "tiny.yaml").read_text())  # what is on the storage stays
     assert len(day.cells()) >= 3
 

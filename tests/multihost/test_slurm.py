@@ -1,4 +1,4 @@
-"""deploy/slurm.sh on the same hosts, with stand-ins for Slurm's own commands: no Slurm is here.
+"""deploy/slurm.sh on the same hosts, with substitutes for Slurm's own commands: no Slurm is here.
 
 The stand-in for `srun` does what the script relies on: it runs a command on one node with its caller's
 variables and folder, and ends it when it is ended itself.
@@ -13,7 +13,7 @@ import pytest
 from launched import ROOT, Cluster
 from world import missing, wait_for
 
-from acdis.ablation.cells import Cell
+from acdis.cells import Cell
 
 pytestmark = [
     pytest.mark.ray,
@@ -57,7 +57,7 @@ def test_an_allocation_trains_on_all_its_nodes(cluster: Cluster) -> None:
         "ACDIS_VENV": sys.prefix,
         "ACDIS_RAY_OPTIONS": f"--object-store-memory={256 * 2**20}",
     }
-    wait_for(lambda: world.desk.run(world.ssh_line(world["one"], "true")).returncode == 0, 20, "ssh")
+    wait_for(lambda: world.desk.run(world.ssh_line(world["one"], "true")).returncode == 0, "ssh")
     words = [str(world.shared / "tiny.yaml"), "scaling.workers=2", "scaling.cpus_per_worker=2", "seed=5"]
     line = ["bash", str(ROOT / "deploy" / "slurm.sh"), "train", *words]
     done = world["head"].run(line, env=variables, timeout=900)

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hosts import PATH, UNSHARE, Host, command_of, wait_for
+from hosts import PATH, PATIENCE, UNSHARE, Host, command_of, wait_for
 
 __all__ = ["Host", "World", "command_of", "missing", "wait_for"]
 
@@ -139,7 +139,7 @@ class World:
         (self.etc / "hosts").write_text("\n".join(["127.0.0.1 localhost", *known, ""]))
 
     def _wait_for_ssh(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         for host in self:
             while self.desk.run(self.ssh_line(host, "true")).returncode:
                 if time.monotonic() > deadline:

@@ -1,11 +1,11 @@
-"""Batch norm beside torch's own, and what moves its running statistics (over ranks: test_spread.py)."""
+"""Batch norm beside torch's own, and what moves its running statistics (over ranks: test_global_batch.py)."""
 
 import pytest
 import torch
 from torch import nn
 
 from acdis.networks.batch_norm import BatchNormAct, statistics
-from acdis.networks.unet import Block, set_checkpointing
+from acdis.networks.block import Block, set_checkpointing
 
 SLOPE = 0.2
 LAST = torch.channels_last_3d
@@ -48,12 +48,14 @@ def test_values_far_from_zero_keep_their_digits():
 
 
 class Layer(Block):
+    """Something is kept behind the norm too: torch ends the second computing with the last that is kept."""
+
     def __init__(self):
         super().__init__()
         self.norm = BatchNormAct(2, SLOPE)
 
     def compute(self, *inputs):
-        return self.norm(inputs[0])
+        return self.norm(inputs[0]).sigmoid()
 
 
 def test_a_block_that_is_computed_twice_counts_once():

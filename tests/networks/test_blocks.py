@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from acdis.networks.afeb import AFEB, ConvAFEB, GlobalBranch, heads
+from acdis.networks.block import set_checkpointing
 from acdis.networks.mfsb import MFSB, ConvMFSB, means
-from acdis.networks.unet import set_checkpointing
 
 
 def parameters(module: torch.nn.Module) -> int:

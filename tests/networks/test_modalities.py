@@ -55,9 +55,10 @@ def test_places():
 class Finest(nn.Module):
     """Stands for a decoder: the finest map, and how often it was asked."""
 
-    def __init__(self, checkpointing):
+    def __init__(self, checkpointing, norm):
         super().__init__()
         self.block = unet.EncoderLevel(1, 1, stride=1, padding="zeros")
+        unet.set_norm(self.block, norm)
         self.block.checkpointing = checkpointing
         self.calls = 0
 
@@ -66,9 +67,12 @@ class Finest(nn.Module):
         return pyramid[0]
 
 
-@pytest.mark.parametrize(("checkpointing", "calls"), [(False, 1), (True, M)])
-def test_one_decoder_gives_a_map_for_each_modality(checkpointing, calls):
-    decoder = Finest(checkpointing)
+@pytest.mark.parametrize(
+    ("checkpointing", "norm", "calls"), [(False, "instance", 1), (True, "instance", M), (True, "batch", 1)]
+)
+def test_one_decoder_gives_a_map_for_each_modality(checkpointing, norm, calls):
+    """Batch norm sees all of them together, so that its running statistics move once a step."""
+    decoder = Finest(checkpointing, norm)
     maps = modalities.each_decoded(decoder, pyramids())
     assert len(maps) == M
     assert decoder.calls == calls

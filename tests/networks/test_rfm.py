@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from acdis.networks.block import set_checkpointing
+from acdis.networks.convolution import Conv3d
 from acdis.networks.rfm import RegionDecoder, RegionFusion, RegionMap, mix, region_means
-from acdis.networks.unet import Conv3d, set_checkpointing
 
 B, M, C, K = 2, 4, 4, 4
 SPACE = (3, 4, 2)

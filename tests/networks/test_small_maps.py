@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from acdis.networks import cpu
+from acdis.networks.convolution import Conv3d
 from acdis.networks.discriminator import PatchDiscriminator
 from acdis.networks.mfsb import ConvMFSB
-from acdis.networks.unet import Conv3d, ConvNormAct
+from acdis.networks.unet import ConvNormAct
 
 SHAPES = [(2, 2, 2), (2, 3, 5), (1, 2, 3), (2, 1, 1), (3, 1, 2), (3, 3, 3), (4, 4, 4), (4, 4, 1), (5, 5, 5)]
 
@@ -36,12 +38,12 @@ def test_gradients_under_autocast(shape, stride):
 def test_only_small_maps_leave_half_precision():
     layer = Conv3d(4, 4, 3, padding=1)
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer._unsafe(torch.zeros(1, 4, 9, 2, 9))
-        assert not layer._unsafe(torch.zeros(1, 4, 3, 3, 3))
-        assert not Conv3d(4, 4, 1)._unsafe(torch.zeros(1, 4, 2, 2, 2))
-        assert Conv3d(4, 4, 3, 2, padding=1)._unsafe(torch.zeros(1, 4, 4, 9, 9))
-        assert not Conv3d(4, 4, 3, 2, padding=1)._unsafe(torch.zeros(1, 4, 5, 5, 5))
-    assert not layer._unsafe(torch.zeros(1, 4, 2, 2, 2))
+        assert cpu.writes_out_of_bounds(layer, torch.zeros(1, 4, 9, 2, 9))
+        assert not cpu.writes_out_of_bounds(layer, torch.zeros(1, 4, 3, 3, 3))
+        assert not cpu.writes_out_of_bounds(Conv3d(4, 4, 1), torch.zeros(1, 4, 2, 2, 2))
+        assert cpu.writes_out_of_bounds(Conv3d(4, 4, 3, 2, padding=1), torch.zeros(1, 4, 4, 9, 9))
+        assert not cpu.writes_out_of_bounds(Conv3d(4, 4, 3, 2, padding=1), torch.zeros(1, 4, 5, 5, 5))
+    assert not cpu.writes_out_of_bounds(layer, torch.zeros(1, 4, 2, 2, 2))
 
 
 @pytest.mark.parametrize(

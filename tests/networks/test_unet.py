@@ -4,17 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from acdis.networks.block import set_checkpointing
+from acdis.networks.convolution import Conv3d
+from acdis.networks.cpu import pointwise
 from acdis.networks.discriminator import PatchDiscriminator
-from acdis.networks.unet import (
-    Conv3d,
-    Decoder,
-    Encoder,
-    EncoderLevel,
-    FusionDecoder,
-    initialise,
-    pointwise,
-    set_checkpointing,
-)
+from acdis.networks.unet import Decoder, Encoder, EncoderLevel, FusionDecoder, initialise
 
 WIDTHS = (4, 8, 16, 32)
 
@@ -90,7 +84,7 @@ def test_a_part_that_stands_several_times_is_convolved_once():
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 def test_small_samples_and_their_gradients_are_right_whatever_way_is_taken(batch, stride, layout):
-    """One small sample takes another way than two do (see `Conv3d._misjudged`)."""
+    """One small sample takes another way than two do (see `cpu.goes_a_slow_way`)."""
     layer = Conv3d(4, 6, 3, stride, padding=1)
     exact = torch.nn.Conv3d(4, 6, 3, stride, padding=1).double()
     exact.load_state_dict({name: value.double() for name, value in layer.state_dict().items()})
@@ -138,7 +132,9 @@ def test_discriminator_gives_a_logit_per_voxel():
     discriminator = PatchDiscriminator(8, hidden=(6, 10))
     assert discriminator(torch.randn(3, 8, 2, 3, 4)).shape == (3, 1, 2, 3, 4)
     assert parameters(discriminator) == 27 * (8 * 6 + 6 * 10 + 10) + 6 + 10 + 1
-    assert parameters(PatchDiscriminator(128)) == 27 * (128 * 256 + 256 * 512 + 512) + 256 + 512 + 1
+    assert (
+        parameters(PatchDiscriminator(128, (256, 512))) == 27 * (128 * 256 + 256 * 512 + 512) + 256 + 512 + 1
+    )
 
 
 def test_checkpointing_computes_again_in_training_only(monkeypatch):

@@ -65,6 +65,7 @@ def make_spec(rows: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], **mor
                 "not started" if seed in lacking else "scored",
                 {} if seed in lacking else {"cpu": 0.25},
                 "0b338d9",
+                row.get("capacity", {}),
             )
             for seed in seeds
         )

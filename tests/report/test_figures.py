@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from acdis.report import figures
-from acdis.verbs import publish
+from acdis.workflow import publish
 
 
 def _entry(epoch: int, validated: bool = False, **terms: float) -> dict[str, Any]:

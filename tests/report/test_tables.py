@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from acdis.evaluation.records import Record, summarise
+from acdis.evaluation.scores import from_records
 from acdis.report import tables
 from acdis.vocabulary import MODALITIES, REGIONS, SUBSETS, subset_name
 
@@ -86,7 +88,13 @@ def test_a_case_without_enhancing_tumour_counts_100() -> None:
 
 @pytest.mark.parametrize("minimum", [500.0, 0.0])
 def test_the_notes_say_how_to_read_it(minimum: float) -> None:
-    said = " ".join(tables.notes(3, minimum))
+    records = [replace(each, dice=0.5) for each in _records(3)]
+    lost = [
+        replace(each, hd95=373.13) if (each.case, each.region) == ("case1", "ET") else each
+        for each in records
+    ]
+    said = " ".join(tables.notes(from_records(lost), minimum))
     assert "3 cases" in said
-    assert "373.13" in said
+    assert "one empty 373.13 (a penalty); penalties: WT 0, TC 0, ET 15 of 45 scores each." in said
+    assert "HD95" not in " ".join(tables.notes(from_records(_records(2, hd95=False)), minimum))
     assert f"{minimum:g} mm³" in said

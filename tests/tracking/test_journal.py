@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from acdis.files import UnwritableError
 from acdis.tracking.journal import (
     JOURNAL,
     SENT,
@@ -22,6 +23,7 @@ from acdis.tracking.journal import (
     next_batch,
     waiting,
 )
+from acdis.tracking.orphans import held
 
 WRITER = """
 import sys
@@ -36,14 +38,14 @@ for step in range(10**9):
 
 
 def test_lines_come_back_in_order_with_rising_times(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "cell")
+    journal, began = Journal(tmp_path / "cell"), time.time()
     for step in range(50):
         journal.append("epoch", step=step, values={"loss": 1.0})
     lines = [json.loads(line) for line in (tmp_path / "cell" / JOURNAL).read_text().splitlines()]
     assert lines == Journal(tmp_path / "cell").operations() == journal.operations()
     times = [line["time"] for line in lines]
     assert times == sorted(set(times))
-    assert abs(times[0] / 1000 - time.time()) < 10
+    assert began - 0.001 <= times[0] / 1000 <= time.time()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_killed_while_writing_again_and_again(tmp_path: Path) -> None:
     for _ in range(3):
         before = len((tmp_path / JOURNAL).read_bytes()) if (tmp_path / JOURNAL).exists() else 0
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             if (tmp_path / JOURNAL).exists() and (tmp_path / JOURNAL).stat().st_size > before + 30_000:
                 break
@@ -156,3 +158,24 @@ def test_a_line_of_millions_of_values_is_none_of_ours(tmp_path: Path) -> None:
     assert [line["op"] for line in journal.operations()] == ["tags", "unreadable"]
     assert epochs_of(tmp_path) == {}
     assert waiting(tmp_path) == 2
+
+
+def test_a_line_is_on_the_disk_when_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, synced = Journal(tmp_path), []
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    for step in (1, 2):
+        journal.append("epoch", step=step, values={})
+        assert synced[-1] == journal.path.stat().st_size
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnwritableError, match=r"tracking\.jsonl: cannot be written \(Not a directory\)"):
+        Journal(tmp_path / "file" / "cell")
+    (tmp_path / "spec" / "lock").mkdir(parents=True)
+    with pytest.raises(UnwritableError, match=r"lock: cannot be written \(Is a directory\)"):
+        held(tmp_path / "spec")

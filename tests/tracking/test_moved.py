@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,7 +30,7 @@ def _log(home: Path, name: str) -> str:
     _as_another_process()
     tracker = RunTracker(folder, default_uri(home), "test", "acdis-1", "first", running=False)
     tracker.log_artifact(folder / name)
-    assert tracker.close(30) == 0
+    assert tracker.close(300) == 0
     assert tracker.skipped == 0
     return str(tracker.run_id)
 
@@ -101,6 +104,26 @@ def test_what_is_read_only_is_copied_to_be_looked_at(first: Path, tmp_path: Path
         client.set_tag(run.info.run_id, "note", "of somebody who only looks")
     assert not copy.parent.exists()
     assert _contents(second) == before
+
+
+def test_the_copy_of_a_process_that_was_killed_is_removed_by_the_next(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    child = os.fork()
+    if not child:
+        with moved.readable(first / "mlflow.db", first / "mlartifacts"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = folder.iterdir()
+    assert (left / "mlflow.db").exists()
+    with moved.readable(first / "mlflow.db", first / "mlartifacts") as copy:
+        assert list(folder.iterdir()) == [copy.parent]
+        with moved.readable(first / "mlflow.db", first / "mlartifacts"):
+            assert copy.exists()  # of a process that lives
+    assert list(folder.iterdir()) == []
 
 
 def _files(folder: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sqlite3
@@ -87,3 +88,22 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tracking, "open_store", full)
     with pytest.raises(UserError, match=r"mlflow\.db cannot be used: database or disk is full; mend that"):
         check_store(f"sqlite:///{tmp_path}/mlflow.db", needed=True)
+
+
+def test_mlflow_says_no_traceback_for_what_it_raises(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does both for a full disk; the one line is the journal's."""
+    tracking.open_store(f"sqlite:///{tmp_path}/mlflow.db")
+    log = logging.getLogger("mlflow.store.db.utils")
+    try:
+        raise sqlite3.OperationalError("database or disk is full")
+    except sqlite3.OperationalError:
+        log.exception("SQLAlchemy database error")
+    assert not caplog.records
+    log.propagate, before = True, log.propagate
+    try:
+        log.warning("a table is missing")
+    finally:
+        log.propagate = before
+    assert "a table is missing" in caplog.text

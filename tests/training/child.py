@@ -1,11 +1,17 @@
-"""One rank of a training, as a process of its own: `child.py JOB RANK`. Prints events, saves its results.
+"""Ranks of trainings, each a process of its own that prints events and saves its results.
 
-A job is a list of tasks, each the name of a function here and its arguments: starting a process takes longer
-than most of them.
+Torch is imported once, which takes longer than most tasks: every rank is a fork of this process, made before
+it has computed anything. It takes lines of JSON, `["start", folder, rank]` and `["wait", process]`, and
+answers each with the process or its exit code. A job has a list of tasks per rank, each the name of a
+function here and its arguments. What a rank says stands in `said0.txt` and `errors0.txt` of the job's folder.
 """
 
+import json
+import os
 import pickle
+import signal
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from acdis import machine
 from acdis.data.loader import share_of
+from acdis.methods.acdis.network import ACDIS
 from acdis.methods.base import MAIN, Batch, Method
 from acdis.training import loop, preflight
 from acdis.training.batches import batches
-from acdis.training.events import EpochEnd
+from acdis.training.events import EpochEnd, Step
+from acdis.training.global_batch import losses_of
 from acdis.training.group import Group
-from acdis.training.run import begin, new_method
-from acdis.training.spread import losses_of
+from acdis.training.run import begin, new_method, state_of, write
 from acdis.training.step import accumulate, optimiser_step
 
 
@@ -29,11 +36,16 @@ class Enough(Exception):  # noqa: N818  it says what happened
     """Ends a training after an epoch, on every rank."""
 
 
-def train(group, experiment, cases, folder, until=None):
-    """All epochs, or until one is done: weights and history, or what the training was stopped by."""
+def train(group, experiment, cases, folder, until=None, killed_at=()):
+    """All epochs, or until one is done: weights and history, or what the training was stopped by.
+
+    `killed_at`: the epoch and step after which the process gets SIGKILL.
+    """
 
     def tell(event):
-        print(type(event).__name__, getattr(event, "epoch", ""), getattr(event, "step", ""))
+        print(type(event).__name__, getattr(event, "epoch", ""), getattr(event, "step", ""), flush=True)
+        if isinstance(event, Step) and (event.epoch, event.step) == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         if isinstance(event, EpochEnd) and event.epoch == until:
             raise Enough
 
@@ -109,6 +121,38 @@ def pooled(group, count, cuts):
     return seen, group.add(method.weights.grad) / group.world
 
 
+def taken_up(group, experiment, cases, folder, kind, settings):
+    """States of such an optimiser: after a first step, which is saved; else as the checkpoint gave them."""
+    mine, usual = getattr(torch.optim, kind), ACDIS.optimisers
+    ACDIS.optimisers = lambda self, recipe: {
+        name: mine(parameters, lr=recipe.learning_rate, **settings)
+        for name, parameters in self.parameter_groups().items()
+    }
+    try:
+        folder.mkdir(exist_ok=True)
+        run = begin(experiment, folder, group)
+        if not run.history:
+            run.model.train()
+            optimiser_step(run, next(batches(run, cases, 0)), 0)
+            run.history = [{"epoch": 1, "learning_rate": 1.0, "seconds": 1.0, "terms": {}, "validation": {}}]
+            write(folder, state_of(run))
+        return {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()}
+    finally:
+        ACDIS.optimisers = usual
+
+
+def heard(group, experiment, cases, folder):
+    """Epochs and summaries of the validations that the method is told of."""
+    found, usual = [], ACDIS.validated
+    ACDIS.validated = lambda self, epoch, summary: found.append((epoch, dict(summary)))
+    try:
+        folder.mkdir(exist_ok=True)
+        loop.train(experiment, cases, folder, group, lambda event: None)
+        return found
+    finally:
+        ACDIS.validated = usual
+
+
 def steps(group, experiment, cases, epochs):
     """Weights at the start and after one step in each of the epochs, counted from 0."""
     run = begin(experiment, Path("nowhere"), group)
@@ -136,17 +180,46 @@ def _weights(run):
     return {name: parameter.detach().clone() for name, parameter in run.method.named_parameters()}
 
 
-def main():
-    torch.set_num_threads(1)
-    job, rank = pickle.loads(Path(sys.argv[1]).read_bytes()), int(sys.argv[2])
-    world, folder = job["world"], job["folder"]
+def work(folder, rank):
+    job = pickle.loads((folder / "job.pickle").read_bytes())
+    world = job["world"]
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     group = Group(rank, world)
-    results = [globals()[task](group, **arguments) for task, arguments in job["tasks"]]
+    results = [globals()[task](group, **arguments) for task, arguments in job["tasks"][rank]]
     (folder / f"results{rank}.pickle").write_bytes(pickle.dumps(results))
     if world > 1:
         dist.destroy_process_group()
+
+
+def be(folder, rank):
+    """This process is the rank, and ends with its work."""
+    code = 1
+    try:
+        for descriptor, name in ((1, "said"), (2, "errors")):
+            with (folder / f"{name}{rank}.txt").open("w") as file:
+                os.dup2(file.fileno(), descriptor)
+        work(folder, rank)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main():
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        what, *words = json.loads(line)
+        if what == "start":
+            answer = os.fork()
+            if not answer:
+                be(Path(words[0]), words[1])
+        else:
+            answer = os.waitstatus_to_exitcode(os.waitpid(words[0], 0)[1])
+        print(answer, flush=True)
 
 
 if __name__ == "__main__":

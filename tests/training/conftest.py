@@ -2,8 +2,10 @@
 
 import copy
 import importlib.util
+import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,13 @@ CHILD = Path(__file__).with_name("child.py")
 SMALL = {
     "data": {"spacing": 8.0, "min_size": 24, "crop": [16, 16, 16], "lesion_crops": 0.5},
     "method": {"options": {"base_width": 4, "levels": 3, "afeb_tokens": 4, "synthesis_start": 2}},
-    "training": {"epochs": 4, "batch_size": 2, "learning_rate": 1e-3, "precision": "fp32"},
+    "training": {
+        "epochs": 4,
+        "iterations": None,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "precision": "fp32",
+    },
     "evaluation": {"window": [24, 24, 24], "stride": [24, 24, 24], "hd95": False},
 }
 #: Every loss there is, the adversarial one with an optimiser of its own.
@@ -105,36 +113,54 @@ def child():
     return module
 
 
+class Rank:
+    """A process that `child.py` has forked."""
+
+    def __init__(self, ask, folder, rank):
+        self.ask, self.process, self.code = ask, ask("start", str(folder), rank), None
+        self.said, self.errors = folder / f"said{rank}.txt", folder / f"errors{rank}.txt"
+
+    def wait(self):
+        """Its exit code, negative where a signal ended it."""
+        if self.code is None:
+            self.code = self.ask("wait", self.process)
+        return self.code
+
+
 @pytest.fixture(scope="session")
 def start():
-    """`start(folder, tasks, world=1)`: `child.py` as a process per rank, killed at the end of the session."""
+    """`start(folder, tasks, world=1)`: a process per rank. With `own` each rank has a list of tasks."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen([sys.executable, str(CHILD)], env=environment, **pipes)
     running = []
 
-    def launch(folder, tasks, world=1):
+    def ask(*words):
+        print(json.dumps(words), file=server.stdin, flush=True)
+        return int(server.stdout.readline())
+
+    def launch(folder, tasks, world=1, own=False):
         folder.mkdir(parents=True, exist_ok=True)
-        job = folder / "job.pickle"
-        job.write_bytes(pickle.dumps({"tasks": tasks, "folder": folder, "world": world}))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        commands = ([sys.executable, "-u", str(CHILD), str(job), str(rank)] for rank in range(world))
-        started = [subprocess.Popen(command, env=environment, **pipes) for command in commands]
+        tasks = tasks if own else [tasks] * world
+        (folder / "job.pickle").write_bytes(pickle.dumps({"tasks": tasks, "world": world}))
+        started = [Rank(ask, folder, rank) for rank in range(world)]
         running.extend(started)
         return started
 
-    yield launch
-    for process in running:
-        process.kill()
-        process.communicate()
+    with server:
+        yield launch
+        for rank in running:
+            if rank.code is None:
+                os.kill(rank.process, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
 def finish(start):
     """`finish(folder, tasks, world=1)`: per rank, the results of the tasks."""
 
-    def run(folder, tasks, world=1, timeout=280):
-        for process in start(folder, tasks, world):
-            _, errors = process.communicate(timeout=timeout)
-            assert process.returncode == 0, errors
+    def run(folder, tasks, world=1):
+        for rank in start(folder, tasks, world):
+            assert rank.wait() == 0, rank.errors.read_text()
         return [pickle.loads((folder / f"results{rank}.pickle").read_bytes()) for rank in range(world)]
 
     return run

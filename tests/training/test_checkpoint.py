@@ -3,12 +3,15 @@
 import errno
 import os
 import pickle
+import resource
+import signal
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 
+from acdis import files
 from acdis.errors import UserError
 from acdis.training import checkpoint
 
@@ -51,6 +54,21 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, error, whe
         checkpoint.save(tmp_path / "a.pt", {"value": 2})
     assert checkpoint.load(tmp_path / "a.pt") == {"value": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_disk_that_takes_half_of_it_is_one_line(tmp_path):
+    """Torch says "unexpected pos 704 vs 598" then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    usual = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        for most in (1, 1000, 500_000, 1_000_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+            with pytest.raises(files.UnwritableError, match=r"a\.pt: cannot be written \(File too large\)"):
+                checkpoint.save(tmp_path / "a.pt", {"a": torch.zeros(200_000), "b": torch.zeros(200_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, usual)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Runs:

@@ -43,3 +43,21 @@ def test_torch_computes_in_bf16_where_the_flags_say_so() -> None:
     """The other way round does not hold: torch also says yes where bf16 is emulated."""
     if precision.cpu_has_bf16():
         assert torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def test_a_gpu_computes_fp32_in_fp32_and_the_same_bits_where_asked(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    precision.set_up(torch.device("cpu"), deterministic=True)
+    assert not torch.are_deterministic_algorithms_enabled()  # nothing is touched for a CPU
+    try:
+        precision.set_up(torch.device("cuda"), deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.backends.cudnn.deterministic
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        precision.set_up(torch.device("cuda"), deterministic=False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32

@@ -29,6 +29,18 @@ def test_pieces_of_a_crop(crop, small, larger):
     assert preflight.pieces_of(crop) == (small, larger)
 
 
+@pytest.mark.parametrize(
+    ("rule", "small", "larger"),
+    [
+        ((16, 16), (32, 32, 32), (80, 32, 32)),
+        ((8, 16), (40, 40, 40), (80, 40, 40)),
+        ((32, 64), (80, 80, 80), (80, 80, 80)),  # a half of 32 voxels is below what the method takes
+    ],
+)
+def test_pieces_of_a_crop_that_the_method_can_halve(rule, small, larger):
+    assert preflight.pieces_of((80, 80, 80), *rule) == (small, larger)
+
+
 @pytest.fixture(scope="module")
 def large(small, phantoms, tmp_path_factory):
     """A function from the side of a crop to an experiment, and three cases in boxes of 48³."""

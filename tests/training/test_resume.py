@@ -1,5 +1,7 @@
 """Resuming is exact: what was killed and started again ends with the same bits."""
 
+import signal
+
 import pytest
 import torch
 
@@ -29,23 +31,14 @@ def assert_same_bits(one, other):
         assert one == other
 
 
-def test_killed_in_the_third_epoch_and_started_again(tmp_path, small, three, start, finish, all_losses):
+def test_killed_in_the_third_epoch_and_started_again(tmp_path, small, three, start, train, all_losses):
     """Synthesis starts in the second epoch: the checkpoint holds MFSB's and the discriminator's Adam."""
     settings = {"training.iterations": 3}
     experiment = small(settings, synthesis_start=1, **all_losses)
-
-    def tasks(name):
-        return [("train", {"experiment": experiment, "cases": three, "folder": tmp_path / name})]
-
-    (process,) = start(tmp_path / "killed", tasks("killed"))
-    lines = []
-    for line in process.stdout:
-        lines.append(line.split())
-        if lines[-1] == ["Step", "3", "1"]:
-            process.kill()
-            break
-    assert process.wait() == -9
-    assert ["EpochEnd", "2"] in lines
+    task = {"experiment": experiment, "cases": three, "folder": tmp_path / "killed", "killed_at": (3, 1)}
+    (process,) = start(tmp_path / "killed", [("train", task)])
+    assert process.wait() == -signal.SIGKILL, process.errors.read_text()
+    assert "EpochEnd 2" in process.said.read_text()
     state = checkpoint.load(tmp_path / "killed" / loop.LAST)
     assert state["history"].count('"learning_rate"') == 2  # the third epoch was not finished
     names = [name for name in state["method"] if not name.startswith(("discriminator.", "synthesising"))]
@@ -53,13 +46,28 @@ def test_killed_in_the_third_epoch_and_started_again(tmp_path, small, three, sta
     assert "synthesisers" in stepped
     assert state["optimisers"]["discriminator"]["state"]
 
-    whole = finish(tmp_path / "whole", tasks("whole"))[0][0]
-    resumed = finish(tmp_path / "killed", tasks("killed"))[0][0]
-    assert_same_bits(whole["weights"], resumed["weights"])
-    assert without_seconds(whole["history"]) == without_seconds(resumed["history"])
-    assert len(whole["history"]) == 4
+    whole, resumed = (train(experiment, tmp_path / name)[0] for name in ("whole", "killed"))
+    assert_same_bits(whole.method.state_dict(), resumed.method.state_dict())
+    assert without_seconds(whole.history) == without_seconds(resumed.history)
+    assert len(whole.history) == 4
     ends = [checkpoint.load(tmp_path / name / loop.LAST) for name in ("whole", "killed")]
     assert_same_bits(ends[0]["optimisers"], ends[1]["optimisers"])
+
+
+def test_ranks_with_different_checkpoints_say_so(tmp_path, small, three, start):
+    """As where two nodes have homes of their own: one has a checkpoint of two epochs, the other of one."""
+    experiment = small({"training.iterations": 1})
+    for name, epochs in (("one", 1), ("two", 2)):
+        _train_until(epochs, experiment, three, tmp_path / name)
+    tasks = [
+        [("train", {"experiment": experiment, "cases": three, "folder": tmp_path / name})]
+        for name in ("two", "one")
+    ]
+    for process in start(tmp_path / "job", tasks, 2, own=True):
+        assert process.wait() == 1
+        errors = process.errors.read_text()
+        assert "UserError" in errors
+        assert "different checkpoints (epochs done: rank 0 2, rank 1 1)" in errors
 
 
 def test_a_finished_run_is_left_alone(tmp_path, small, train):

@@ -8,7 +8,7 @@ import yaml
 
 from acdis import config
 from acdis.ablation import spec
-from acdis.ablation.members import decide
+from acdis.ablation.expansion import decide
 from acdis.training import loop
 
 TABLES = ("table2", "table3")

@@ -16,7 +16,7 @@ import pytest
 
 from acdis.errors import UserError
 from acdis.verbs import dashboard as verb
-from acdis.verbs.dashboard import Wanted, dashboard
+from acdis.verbs.dashboard import DashboardRequest, dashboard
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +26,34 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verb, "_served", None)  # nothing may be started
 
 
+SPEC = """
+base: experiment.yaml
+baseline: a
+rows: {a: {}, b: {set: {training.learning_rate: 0.001}}}
+"""
+EXPERIMENT = "data: {phantoms: {cases: 4}, split: {counts: [2, 1, 1]}}"
+
+
+def test_a_spec_draws_and_prepares_nothing(tmp_path: Path) -> None:
+    """On a laptop the cases are not there, and a home may be read-only."""
+    (tmp_path / "experiment.yaml").write_text(EXPERIMENT)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    base = tmp_path / "home"
+    known = base / "ablations" / "spec" / "facts.json"
+    known.parent.mkdir(parents=True)
+    known.write_text("what `ablate` has noted")
+    verb._remember(DashboardRequest([tmp_path / "spec.yaml"]), base)
+    assert [path.name for path in base.rglob("*")] == ["ablations", "spec", "facts.json"]
+    assert known.read_text() == "what `ablate` has noted"
+
+
 def test_a_port_that_is_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}: cannot be used.*another --port"):
-            dashboard(Wanted(port=port))
+            dashboard(DashboardRequest(port=port))
 
 
 @pytest.mark.parametrize(
@@ -46,19 +67,19 @@ def test_a_port_that_is_taken() -> None:
 )
 def test_wrong_input_is_one_line(more: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        dashboard(Wanted(**{"port": 0} | more))
+        dashboard(DashboardRequest(**{"port": 0} | more))
     assert "secret@" not in str(caught.value)
 
 
 def test_without_the_package_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verb, "entry_points", lambda **_: ())
     with pytest.raises(UserError, match="make install"):
-        dashboard(Wanted(port=0))
+        dashboard(DashboardRequest(port=0))
 
 
 def test_loopback_unless_told_otherwise() -> None:
-    assert Wanted().host == "127.0.0.1"
-    command = verb._command(Wanted(), Path("/home"), "sqlite:////x.db", "acdis", 5000)
+    assert DashboardRequest().host == "127.0.0.1"
+    command = verb._command(DashboardRequest(), Path("/home"), "sqlite:////x.db", "acdis", 5000)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert "--disable-security-middleware" not in command
 
@@ -82,10 +103,35 @@ def test_without_a_login_other_hosts_are_let_in_and_it_says_so(
     monkeypatch.setattr(verb, "_check", lambda *_: None)
     monkeypatch.setattr(verb, "_served", serve)
     with pytest.raises(UserError, match="served"):
-        dashboard(Wanted(port=0, host=host, login=login))
+        dashboard(DashboardRequest(port=0, host=host, login=login))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == said
     assert all(f"--host {host} without --login" in line for line in lines)
+
+
+def test_a_copy_of_the_store_goes_with_a_command_that_is_told_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM before there is a server."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    copies = tmp_path / "copies"
+    copies.mkdir()
+
+    def open_store(_: str) -> None:
+        assert len(list(copies.iterdir())) == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("tempfile.tempdir", str(copies))
+    monkeypatch.setattr(verb, "check_store", lambda uri, needed: None)
+    monkeypatch.setattr(verb.moved, "is_writable", lambda _: False)
+    monkeypatch.setattr(verb, "open_store", open_store)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            dashboard(DashboardRequest(port=0))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert list(copies.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"no database", None])
@@ -94,7 +140,7 @@ def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes 
     store.parent.mkdir()
     store.write_bytes(content) if content else store.mkdir()
     with pytest.raises(UserError, match=r"mlflow\.db cannot be used"):
-        dashboard(Wanted(port=0))
+        dashboard(DashboardRequest(port=0))
 
 
 #: Starts a stand-in for MLflow's server as `dashboard` does, a process below another.
@@ -116,14 +162,16 @@ SERVER = (
 def test_the_server_ends_with_the_command_whatever_ends_that(number: int) -> None:
     line = [sys.executable, "-c", STARTER, SERVER + "time.sleep(600)"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen(line, **pipes) as starter:
+    usual = lambda: signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None  # noqa: E731
+    # Tests that `nohup` has started would hand on that SIGHUP is not heard.
+    with subprocess.Popen(line, **pipes, preexec_fn=usual) as starter:
         try:
             server = psutil.Process(int(starter.stdout.readline()))
             above = server.parents()[:2]
             assert above[1].pid == starter.pid
             starter.send_signal(number)
-            starter.wait(30)
-            _, left = psutil.wait_procs([server, above[0]], timeout=30)
+            starter.wait(300)
+            _, left = psutil.wait_procs([server, above[0]], timeout=300)
             assert not left
         finally:
             for process in (server, *above):

@@ -54,6 +54,29 @@ def test_problems_are_counted_and_the_exit_code_is_2(drawn: Path, tmp_path: Path
     assert done.stderr.count("\n") == 1
 
 
+def test_classes_that_no_case_holds_are_said(drawn: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(drawn, tmp_path / "cases"))
+    assert "no case holds" not in _acdis(tmp_path, "data", "check", str(root)).stdout
+    for path in root.glob("*/*_seg.nii.gz"):
+        whole = nibabel.load(path)
+        mask = (whole.get_fdata() > 0).astype("uint8")
+        nibabel.save(nibabel.Nifti1Image(mask, whole.affine), path)
+    done = _acdis(tmp_path, "data", "check", str(root))
+    assert "no case holds ED or ET" in done.stdout
+
+
+def test_an_image_as_segmentation_does_not_flood_the_table(drawn: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(drawn, tmp_path / "cases"))
+    shutil.copy(
+        root / "Phantom_00001" / "Phantom_00001_t1.nii.gz",
+        root / "Phantom_00001" / "Phantom_00001_seg.nii.gz",
+    )
+    done = _acdis(tmp_path, "data", "check", str(root))
+    assert done.returncode == 2
+    assert "unknown label" in done.stdout
+    assert any("…" in line for line in done.stdout.splitlines() if line.startswith("│"))
+
+
 def test_prepare_builds_the_cache_once(drawn: Path, tmp_path: Path) -> None:
     words = [
         "data",
@@ -127,3 +150,55 @@ def test_folds_are_written_as_lists(drawn: Path, tmp_path: Path) -> None:
     assert sorted(name for part in tests for name in part) == [f"Phantom_0000{n}" for n in (1, 2, 3)]
     train = (tmp_path / "folds" / "fold0_train.txt").read_text().split()
     assert sorted(train + tests[0]) == [f"Phantom_0000{n}" for n in (1, 2, 3)]
+
+
+def test_folds_leave_nobody_out_in_silence(drawn: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(drawn, tmp_path / "cases"))
+    (root / "Phantom_00001" / "Phantom_00001_seg.nii.gz").unlink()
+    words = ["data", "splits", str(root), "--folds", "2", "--out", str(tmp_path / "folds")]
+    done = _acdis(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "1 without a segmentation: left out, they can neither train nor be scored: Phantom_00001"
+        in done.stdout
+    )
+    (root / "Phantom_00002" / "Phantom_00002_t1.nii.gz").unlink()
+    done = _acdis(tmp_path, *words)
+    assert done.returncode == 2
+    assert "1 of 2 cases lack files or are there twice" in done.stderr
+    assert "Phantom_00002_t1.nii.gz: T1 is missing" in done.stderr
+
+
+def test_folds_go_where_they_are_told_to(drawn: Path, tmp_path: Path) -> None:
+    """Nothing is written unasked, and five folds never stand beside what is left of ten."""
+    words = ["data", "splits", str(drawn), "--folds"]
+    done = _acdis(tmp_path, *words, "3")
+    assert (done.returncode, done.stderr) == (2, "error: --folds: give --out FOLDER, where their lists go\n")
+    assert list(tmp_path.iterdir()) == []
+    assert _acdis(tmp_path, *words, "3", "--out", "f").returncode == 0
+    done = _acdis(tmp_path, *words, "2", "--out", "f")
+    assert done.returncode == 2
+    assert "f: holds lists of another draw (fold2_test.txt …); give a new folder to --out" in done.stderr
+    done = _acdis(tmp_path, "data", "splits", "f", "--out", "g")
+    assert "--out has an effect with --folds alone" in done.stderr
+
+
+def test_what_lies_beside_lists_is_no_list(tmp_path: Path, shared: Path) -> None:
+    done = _acdis(tmp_path, "data", "splits", str(shared / "data" / "splits"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("as published") == 15
+    assert "PROVENANCE.txt: sentences and no names, left out" in done.stdout
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "README.txt").write_text("These are no lists.\nNot at all.\n")
+    done = _acdis(tmp_path, "data", "splits", "lists")
+    assert (done.returncode, done.stderr) == (2, "error: lists: no split file (*.txt) there\n")
+
+
+def test_the_table_says_whose_names_and_labels(drawn: Path, tmp_path: Path) -> None:
+    part = "{{case}}/{{case}}_{}.nii.gz".format
+    files = {"FLAIR": "flair", "T1ce": "t1ce", "T1": "t1", "T2": "t2", "segmentation": "seg"}
+    words = [f"data.files.{name}='{part(end)}'" for name, end in files.items()]
+    done = _acdis(tmp_path, "data", "check", str(drawn), *words, "data.scheme=brats2021")
+    assert done.returncode == 0, done.stderr
+    told = "".join(line.split("│")[2].strip() + " " for line in done.stdout.splitlines() if "│" in line)
+    assert "data.files, labels as brats2021" in " ".join(told.split())

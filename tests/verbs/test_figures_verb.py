@@ -12,9 +12,8 @@ import matplotlib.image as mpimg
 import numpy as np
 import pytest
 
-from acdis import cli, config, methods
-from acdis.ablation import cells
-from acdis.ablation.cells import Cell
+from acdis import cells, cli, config, methods
+from acdis.cells import Cell
 from acdis.data.inputs import open_inputs
 from acdis.errors import UserError
 from acdis.report.figures import LABEL_COLOURS
@@ -22,7 +21,7 @@ from acdis.tracking import default_uri, open_store
 from acdis.training import checkpoint, loop
 from acdis.training.group import Group
 from acdis.verbs.figures import figures
-from acdis.verbs.train import split_names
+from acdis.workflow.jobs import split_names
 
 TREE: dict[str, Any] = {
     "data": {

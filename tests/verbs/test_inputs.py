@@ -10,7 +10,8 @@ import pytest
 
 from acdis.config import Data
 from acdis.data import phantom
-from acdis.data.inputs import Inputs, find_cases, open_inputs
+from acdis.data.found_cases import find_cases
+from acdis.data.inputs import Inputs, open_inputs
 from acdis.errors import UserError
 
 SHAPE, SPACING = (24, 24, 24), 6.0

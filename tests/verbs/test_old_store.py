@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from acdis import cli, config, methods
-from acdis.ablation import cells
-from acdis.verbs import evaluate, figures, hunt, specs
+from acdis import cells, cli, config, methods
+from acdis.verbs import figures
+from acdis.workflow import opening, score_again, trial_cells
 
 EXPERIMENT = {"data": {"phantoms": {"cases": 4}}}
 SEARCH = {
@@ -46,9 +46,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("cases are looked for")
 
     for module, name in (
-        (specs, "open_inputs"),
-        (hunt, "open_for_learning"),
-        (evaluate, "find_cases"),
+        (opening, "open_inputs"),
+        (trial_cells, "open_for_learning"),
+        (score_again, "find_cases"),
         (figures, "find_cases"),
     ):
         monkeypatch.setattr(module, name, never)
@@ -66,7 +66,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "search search.yaml",
         "reproduce --experiment base.yaml",
         "evaluate acdis-01234",
+        "external acdis-01234 --root .",
         "report figures acdis-01234",
+        "export acdis-01234 exported --log-model",
+        "export acdis-01234 exported --register name",
+        "evaluate base.yaml --predictions . --row theirs --subset FLAIR",
         "dashboard --port 0",
     ],
 )

@@ -9,20 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from acdis import home
-from acdis.ablation import cells
-from acdis.ablation.cells import Cell
-from acdis.ablation.members import Member
-from acdis.ablation.survey import survey
-from acdis.cluster.resources import Resources
-from acdis.cluster.session import Room
+from acdis import cells, config, home
+from acdis.ablation.expansion import Member
+from acdis.ablation.standings import survey
+from acdis.cells import Cell
+from acdis.data import inputs
+from acdis.data.found_cases import find_cases
 from acdis.errors import UserError
-from acdis.verbs import estimate
-from acdis.verbs.estimate import Measured
-from acdis.verbs.plan import place, plan
-from acdis.verbs.progress import Display
-from acdis.verbs.specs import load_specs, open_specs
+from acdis.planning import estimate
+from acdis.planning.estimate import Measured
+from acdis.planning.measure import measure_missing
+from acdis.planning.placement import WorkerShare, place
+from acdis.planning.resources import Resources
+from acdis.terminal.progress import Display
+from acdis.verbs.plan import plan
+from acdis.verbs.report import ReportRequest, report
 from acdis.verbs.status import line, status, view
+from acdis.workflow.opening import load_specs, open_specs
 
 EXPERIMENT = """\
 data:
@@ -99,6 +102,56 @@ def test_neither_imports_torch_monai_ray_or_mlflow(members: list[Member], place_
         assert "4 cells: 4 missing" in done.stdout
 
 
+def test_looking_draws_and_prepares_nothing_and_says_so(
+    place_to_be: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home_of = tmp_path / "new"
+    monkeypatch.setenv("ACDIS_HOME", str(home_of))
+    spec = [place_to_be / "own.yaml"]
+    for look in (
+        lambda: plan(spec, None, [], None, None),
+        lambda: status(spec, None, [], None, None),
+        lambda: report(ReportRequest(spec)),
+    ):
+        look()
+        told = capsys.readouterr()
+        said = told.out + told.err
+        assert "drawing phantoms" not in said
+        assert "preparing cases" not in said
+        assert "the cases are not prepared here yet (`ablate` does it)" in said
+        assert "cases: 2 train, 1 validate, 1 test" in said
+        assert not (home_of / "phantoms").exists()
+        assert not (home_of / "cache").exists()
+    assert not list(home_of.glob("cells/*"))
+    status(spec, None, [], None, None)
+    assert capsys.readouterr().out.count("unprepared-") == 4 + 1  # four cells, and what is said about them
+
+
+def test_looking_finds_the_names_of_prepared_cases_and_does_not_say_it_prepares(
+    members: list[Member], place_to_be: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, base = [place_to_be / "own.yaml"], place_to_be / "home"
+    capsys.readouterr()
+    with Display() as display:
+        looked = open_specs(spec, None, [], None, None, base, display, looking=True)
+    assert [each.cell for each in looked] == [each.cell for each in members]
+    assert [each.evaluation for each in looked] == [each.evaluation for each in members]
+    assert capsys.readouterr().out == "cases: 2 train, 1 validate, 1 test\n"
+    with Display() as display:  # one more case is not prepared
+        more = open_specs(spec, None, ["data.phantoms.cases=5"], None, None, base, display, looking=True)
+    assert all(each.cell.startswith("unprepared-") for each in more)
+    assert len({each.cell for each in more}) == 4
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_phantoms_that_are_not_drawn_are_split_as_drawn_ones(tmp_path: Path, seed: int) -> None:
+    drawn = config.Phantoms(cases=12, seed=seed, shape=(16, 16, 16), spacing=8.0)
+    data = config.Data(phantoms=drawn, split=config.Split(counts=(6, 2, 4), seed=seed))
+    lists = inputs._split_of_phantoms(data, drawn)
+    found = find_cases(data, tmp_path, lambda *_: None)
+    assert lists == inputs.split_cases(found, data, tmp_path, 1, lambda *_: None)
+
+
 def test_plan_before_anything_has_begun(
     members: list[Member], place_to_be: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +160,18 @@ def test_plan_before_anything_has_begun(
     assert f"own.yaml: 2 rows × 2 seeds on {place_to_be}/tiny.yaml: 4 cells: 4 missing" in said
     assert "plain (baseline)" in said
     assert "no step has been measured here yet" in said
+
+
+def test_plan_says_what_is_absent_and_what_costs_whole_passes(
+    members: list[Member], place_to_be: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "  early: {set: {method.name: unet}}\n  later: {absent: not written yet}\n"
+    (place_to_be / "more.yaml").write_text(SPEC + rows)
+    plan([place_to_be / "more.yaml"], None, [], None, None)
+    said = capsys.readouterr().out
+    assert "  15 subsets cost 15 whole passes, since the modalities meet at the input: early\n" in said
+    assert "  absent: later: not written yet\n" in said
+    assert "3 rows × 2 seeds" in said
 
 
 def test_plan_with_measured_steps(
@@ -125,7 +190,7 @@ def test_plan_with_measured_steps(
     old.add_role(spec="own", table="own", row="long", seed=long.seed)
     _plan(place_to_be, resolved=True)
     said = capsys.readouterr().out
-    assert "4 cells: 1 done, 3 missing" in said
+    assert "4 cells: 1 done, 1 stopped, 2 missing" in said
     assert "missing (stale)" in said
     assert "stale: 1 cells under older names" in said
     assert "acdis-0123456789ab for row long, seed 0" in said
@@ -143,14 +208,86 @@ def test_hours_are_worker_time(members: list[Member], tmp_path: Path) -> None:
     """Steps of 5 s: 2 × 12 and 2 × 30 steps are 420 s, on 3 CPUs each."""
     standings = survey(members, tmp_path)
     known = Measured({"another": 5.0})
-    rooms = {member.cell: Room(cpus=3, gpus=0) for member in members}
+    rooms = {member.cell: WorkerShare(cpus=3, gpus=0) for member in members}
     ahead = estimate.ahead(standings, known, rooms)
     assert (ahead.cells, ahead.seconds, ahead.longest) == (4, 420.0, 150.0)
     assert ahead.cpu_hours == pytest.approx(420 * 3 / 3600)
     assert (ahead.wall(1), ahead.wall(2), ahead.wall(4)) == (420.0, 210.0, 150.0)
-    on_gpus = estimate.ahead(standings, known, {name: Room(1, 1) for name in rooms})
+    on_gpus = estimate.ahead(standings, known, {name: WorkerShare(1, 1) for name in rooms})
     assert on_gpus.gpu_hours == pytest.approx(420 / 3600)
+    assert on_gpus.price(3.0) == pytest.approx(420 / 3600 * 3)
     assert estimate.ahead(standings, Measured({}), rooms).seconds is None
+
+
+def test_a_row_of_several_cells_is_one_row(
+    place_to_be: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its parts are counted, and what is put together from them costs no step."""
+    base, file = place_to_be / "home", place_to_be / "several.yaml"
+    monkeypatch.setenv("ACDIS_HOME", str(base))
+    rows = "{one: {set: {method.name: unet}}, each: {set: {method.name: unet_dedicated}}}"
+    file.write_text(f"base: tiny.yaml\nseeds: [0]\nbaseline: one\nrows: {rows}\n")
+    plan([file], None, [], None, None)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "16 cells: 16 missing" in said
+    assert "2 rows × 1 seeds on" in said
+    assert "17 cells: 17 missing" in said
+    with Display() as display:
+        members = open_specs([file], None, [], None, None, base, display)
+    standings = survey(members, base)
+    known = Measured({members[0].cell: 2.0})
+    ahead = estimate.ahead(standings, known, {member.cell: WorkerShare(1, 0) for member in members})
+    assert (ahead.cells, ahead.seconds) == (17, 16 * 4 * 3 * 2.0)
+    (whole,) = (each for each in standings if each.member.row.id == "each")
+    assert measure_missing([whole], Measured({}), {whole.member.cell: WorkerShare(1, 0)}, print) == Measured(
+        {}
+    )
+
+
+def test_rows_of_several_methods_are_told_apart(
+    place_to_be: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step of each method is measured once; its other cells are thought alike."""
+    base, file = place_to_be / "home", place_to_be / "several.yaml"
+    monkeypatch.setenv("ACDIS_HOME", str(base))
+    rows = "{one: {set: {method.name: unet}}, each: {set: {method.name: unet_dedicated}}}"
+    file.write_text(f"base: tiny.yaml\nseeds: [0, 1]\nbaseline: one\nrows: {rows}\n")
+    with Display() as display:
+        members = open_specs([file], None, [], None, None, base, display)
+    asked: list[str] = []
+
+    def measured(member: Member, _: WorkerShare) -> dict[str, float]:
+        asked.append(member.row.id.split(":")[0])
+        dedicated = member.experiment.method.name == "unet_dedicated"
+        return {
+            "seconds": 3.0 if dedicated else 2.0,
+            "peak": 7 * 2**30 if dedicated else 2**30,
+            "checkpoint": 9,
+        }
+
+    monkeypatch.setattr("acdis.planning.measure.measure", measured)
+    standings = survey(members, base)
+    rooms = {member.cell: WorkerShare(1, 0) for member in members}
+    known = measure_missing(standings, Measured({}), rooms, lambda _: None)
+    assert asked == ["one", "each"]
+    one, each = estimate.by_row(standings, known, rooms)
+    steps = 4 * 3  # four epochs of three
+    assert (one.row, one.ahead.cells, one.step, one.peak) == ("one", 2, 2.0, 2**30)
+    assert one.ahead.cpu_hours == pytest.approx(2 * steps * 2.0 / 3600)
+    assert (each.row, each.ahead.cells, each.step, each.peak) == ("each", 2 * 16, 3.0, 7 * 2**30)
+    assert each.ahead.cpu_hours == pytest.approx(2 * 15 * steps * 3.0 / 3600)
+    monkeypatch.setattr("acdis.verbs.plan.measure_missing", lambda *_: known)
+    capsys.readouterr()
+    plan([file], None, [], None, None, measure=True)
+    told = [
+        line.split("│")[1:-1]
+        for line in capsys.readouterr().out.splitlines()
+        if "CPU" in line and "│" in line
+    ]
+    assert [[word.strip() for word in line] for line in told] == [
+        ["one", "2", "2.00", "0.01 CPU", "1.00", "0.0 MiB"],
+        ["each", "32", "3.00", "0.30 CPU", "7.00", "0.0 MiB"],
+    ]
 
 
 def test_one_pass_over_the_cases_where_no_number_is_given(members: list[Member]) -> None:
@@ -179,7 +316,7 @@ def test_checkpoints_and_weights_follow_from_each_other(members: list[Member], t
 
 def test_as_many_side_by_side_as_the_scarcest_allows(members: list[Member]) -> None:
     rooms, at_once = place(Resources(({"CPU": 8.0},), "here", True), members)
-    assert (rooms[members[0].cell], at_once) == (Room(2, 0), 4)
+    assert (rooms[members[0].cell], at_once) == (WorkerShare(2, 0), 4)
     assert place(Resources(({"CPU": 2.0},), "here", True), members)[1] == 2
 
 
@@ -254,14 +391,14 @@ def test_status_says_where_cells_stand(
         standings = survey(members, place_to_be / "home")
         status([place_to_be / "own.yaml"], None, [], None, None)
     assert line(standings[0]) == (
-        *("own/plain", "0", "training 33 %", "2 of 4", "45.7 %", "16 s"),
+        *("own/plain", "0", "running: training 33 %", "2 of 4", "45.7 %", "16 s"),
         plain.cell,
     )
     assert line(standings[1])[2:6] == ("failed", "", "", "")
     assert line(standings[2])[2:6] == ("stopped", "4 of 10", "", "")
-    assert line(standings[3])[2] == "not scored"
+    assert line(standings[3])[2] == "stopped: not scored"
     said = capsys.readouterr().out
-    assert "4 cells: 1 running, 1 failed, 2 missing" in said
+    assert "4 cells: 1 running, 1 failed, 2 stopped" in said
     assert f"{other.cell} failed: the loss became NaN" in said
 
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from acdis import config, files, methods
-from acdis.ablation import cells
-from acdis.ablation.cells import Cell
+from acdis import cells, config, files, methods
+from acdis.cells import Cell
 from acdis.errors import UserError
 from acdis.tracking.epoch_log import EpochLog
 from acdis.tracking.epochs import epoch_values
-from acdis.verbs import publish
-from acdis.verbs.cell import evaluation_folder, is_finished
-from acdis.verbs.train import resolve, where_to_look
+from acdis.verbs.train import decide, train, where_to_look
+from acdis.workflow import publish
+from acdis.workflow.life import is_finished
 
 
 @pytest.fixture
@@ -50,12 +49,12 @@ def test_an_evaluation_is_named_by_its_settings_and_cases(cell: Cell) -> None:
         update={"evaluation": experiment.evaluation.model_copy(update={"hd95": False})}
     )
     names = {
-        evaluation_folder(cell, experiment, "a").name,
-        evaluation_folder(cell, experiment, "b").name,
-        evaluation_folder(cell, other, "a").name,
+        cells.evaluation_name(experiment, "a"),
+        cells.evaluation_name(experiment, "b"),
+        cells.evaluation_name(other, "a"),
     }
     assert len(names) == 3
-    assert evaluation_folder(cell, experiment, "a").name in names
+    assert cells.evaluation_name(experiment, "a") in names
 
 
 def test_the_line_that_opens_the_dashboard(tmp_path: Path) -> None:
@@ -79,15 +78,21 @@ def test_the_line_that_opens_the_dashboard(tmp_path: Path) -> None:
         (["method.options.base_with=4"], "base_width"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(overrides: list[str], words: str) -> None:
+def test_what_cannot_work_is_refused_before_anything_starts(
+    overrides: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even phantoms are drawn."""
+    monkeypatch.setenv("ACDIS_HOME", str(tmp_path / "home"))
+    (tmp_path / "one.yaml").write_text("data: {phantoms: {cases: 5}, split: {counts: [3, 0, 2]}}\n")
     with pytest.raises(UserError) as refused:
-        resolve(config.load(None, overrides))
+        train(tmp_path / "one.yaml", overrides)
     assert words in str(refused.value)
+    assert not list((tmp_path / "home").rglob("*.nii.gz"))
 
 
-def test_resolving_decides_the_precision() -> None:
-    assert resolve(config.load(None)).training.precision in ("bf16", "fp32")
-    assert resolve(config.load(None, ["training.precision=fp32"])).training.precision == "fp32"
+def test_the_precision_is_decided() -> None:
+    assert decide(methods.load(None)).training.precision in ("bf16", "fp32")
+    assert decide(methods.load(None, ["training.precision=fp32"])).training.precision == "fp32"
 
 
 @pytest.mark.parametrize(

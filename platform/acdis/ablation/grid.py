@@ -149,9 +149,9 @@ def _form(value: Any) -> Any:
 
 def _word(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(_word(each) for each in value) or "none"
+        return "+".join(_word(item) for item in value) or "none"
     text = str(value).lower() if isinstance(value, bool | None) else str(value)
-    return "".join(each if each.isalnum() or each in "._+-" else "_" for each in text)
+    return "".join(character if character.isalnum() or character in "._+-" else "_" for character in text)
 
 
 def _label(changes: Mapping[str, Any]) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from acdis import config, methods
-from acdis.ablation import cells
-from acdis.ablation.members import decide
-from acdis.ablation.space import SearchFile, Settings
+from acdis import cells, config, methods
+from acdis.ablation.expansion import decide
+from acdis.ablation.search_file import SearchFile, Settings
 from acdis.ablation.spec import check_name
 from acdis.config import Draft, Experiment, InvalidError, Key
 from acdis.errors import UserError
@@ -46,7 +43,6 @@ class Search:
         name: the file's, without its ending.
         draft: base, overrides and what is set for every trial.
         given: what the overrides say, as a tree.
-        fixed: what is set for every trial, by dotted keys.
     """
 
     name: str
@@ -55,7 +51,6 @@ class Search:
     base: Path
     draft: Draft
     given: Values
-    fixed: Values
     settings: Settings
 
     @property
@@ -83,19 +78,8 @@ class Search:
         return cells.digest([ground, space, self.settings.objective])
 
     def experiment_file(self, values: Values, heading: str) -> str:
-        """A trial's experiment as a file that `train` takes: it extends the base, or stands alone.
-
-        It stands alone where the base gives options that are idle beside the found values.
-        """
-        above = config.merge(self.given, config.overlaid(config.overlaid({}, self.fixed), values))
-        below = config.draft(self.base).tree
-        wanted = methods.resolve(self._draft(values).parse(), ())
-        try:
-            merged = methods.with_recipe(Draft(config.merge(below, above), (), self.name))
-            whole = methods.resolve(merged.parse()) != wanted
-        except UserError:
-            whole = True
-        tree = wanted.model_dump(mode="json") if whole else {"extends": str(self.base.resolve()), **above}
+        """A trial's experiment as a file that `train` takes: all of it, since homes are moved."""
+        tree = methods.resolve(self._draft(values).parse(), ()).model_dump(mode="json")
         return f"# {heading}\n" + yaml.safe_dump(tree, sort_keys=False)
 
 
@@ -122,7 +106,7 @@ def load(path: Path, experiment: Path | None = None, overrides: Sequence[str] = 
     draft.parse()
     _check_keys(page, file, overrides)
     places = {key: page.where(("set", key)) for key in file.set}
-    fixed = {key: _anchored(key, value, path.parent) for key, value in file.set.items()}
+    fixed = {key: config.anchored(key, value, path.parent) for key, value in file.set.items()}
     search = Search(
         name=path.stem,
         path=path,
@@ -130,18 +114,10 @@ def load(path: Path, experiment: Path | None = None, overrides: Sequence[str] = 
         base=base,
         draft=draft.above(fixed, places, str(path)),
         given=config.draft(None, overrides).tree,
-        fixed=fixed,
         settings=file.search,
     )
     _check_values(page, search)
     return search
-
-
-def _anchored(key: str, value: Any, folder: Path) -> Any:
-    """The value, with paths of data in it relative to the file's folder."""
-    tree = config.overlaid({}, {key: copy.deepcopy(value)})
-    config.anchor(tree, folder)
-    return functools.reduce(lambda node, part: node[part], key.split("."), tree)
 
 
 def _problem(page: Draft, key: Key, phrase: str) -> UserError:
@@ -151,7 +127,7 @@ def _problem(page: Draft, key: Key, phrase: str) -> UserError:
 def _base(page: Draft, file: SearchFile, path: Path) -> Path:
     if file.base is None:
         raise _problem(page, ("base",), "base: not given; name an experiment file, or give --experiment FILE")
-    return Path(os.path.normpath(path.parent / os.path.expanduser(file.base)))
+    return config.beside(path.parent, file.base)
 
 
 def _check_keys(page: Draft, file: SearchFile, overrides: Sequence[str]) -> None:
@@ -188,7 +164,7 @@ def _check_values(page: Draft, search: Search) -> None:
 
 def _options(page: Draft, search: Search, values: Values, key: str) -> set[str]:
     """Names of the options that have an effect with these values; errors name the key's line."""
-    places = {each: page.where(("search", "space", each)) for each in values}
+    places = {name: page.where(("search", "space", name)) for name in values}
     changed = methods.with_recipe(search.draft.above(values, places, str(search.path)))
     try:
         return set(methods.resolve(changed.parse(), ()).method.options)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from acdis import files
-from acdis.ablation.space import Domain, Pruner, Settings
+from acdis.ablation.search_file import Domain, Pruner, Settings
 from acdis.errors import UserError
 
 Status = Literal["running", "done", "pruned", "failed"]
@@ -68,6 +68,8 @@ class Trials:
                 load_if_exists=True,
             )
             self.all()
+        except OSError as error:
+            raise files.UnwritableError(path, error) from None
         except Exception as error:  # Optuna plays the file back without a look at what it says
             reason = " ".join(str(error).split())[:150] or type(error).__name__
             raise UserError(

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from acdis.ablation.cells import read_json
+from acdis.cells import read_json
 from acdis.cluster import temporary, token
 from acdis.errors import UserError
 from acdis.files import locked, write_json
@@ -81,16 +81,16 @@ def processes(mark: str) -> list[psutil.Process]:
 
     Some of Ray's processes write their title over their environment, hence the descendants.
     """
-    found: dict[int, psutil.Process] = {}
+    by_pid: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get(MARK) == mark:
-                found[process.pid] = process
-    for process in list(found.values()):
+                by_pid[process.pid] = process
+    for process in list(by_pid.values()):
         with contextlib.suppress(psutil.Error):
-            found |= {child.pid: child for child in process.children(recursive=True)}
-    found.pop(os.getpid(), None)
-    return list(found.values())
+            by_pid |= {child.pid: child for child in process.children(recursive=True)}
+    by_pid.pop(os.getpid(), None)
+    return list(by_pid.values())
 
 
 def environment(state: dict[str, Any]) -> dict[str, str]:
@@ -114,12 +114,12 @@ def free_ports(count: int) -> list[int]:
     """TCP ports of loopback that nobody listens on just now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for endpoint in sockets:
+            endpoint.bind(("127.0.0.1", 0))
+        return [endpoint.getsockname()[1] for endpoint in sockets]
     finally:
-        for each in sockets:
-            each.close()
+        for endpoint in sockets:
+            endpoint.close()
 
 
 def _new_state(folder: Path) -> dict[str, Any]:

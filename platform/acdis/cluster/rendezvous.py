@@ -105,7 +105,7 @@ def interface_of(address: str) -> str | None:
         (
             name
             for name, addresses in psutil.net_if_addrs().items()
-            if any(each.address == address for each in addresses)
+            if any(assigned.address == address for assigned in addresses)
         ),
         None,
     )

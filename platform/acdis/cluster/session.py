@@ -9,41 +9,28 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from acdis.cluster import temporary, token
-from acdis.cluster.growth import hosts_of, of_file
 from acdis.cluster.head import LOOPBACK
-from acdis.cluster.resources import DRIVER
-from acdis.config import Scaling
 from acdis.config.documents import read_document
 from acdis.errors import UserError
+from acdis.machine import WORKER_ENVIRONMENT
+from acdis.planning.cluster_file import hosts_of, of_file
 
 # Before ray is imported anywhere: no usage statistics, and a token for whoever connects.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 
-#: Threads of a torch operation that wait for each other spin for microseconds and then sleep (libgomp's
-#: default is milliseconds). One training step on two cores, seconds: 2.3 with the machine to itself, 4.8 with
-#: one more busy process; spinning as by default 2.5 and over 14; sleeping at once 2.9 and 4.5.
-#: glibc gives large arrays back to the system when they are freed, and the next one costs a page fault every
-#: 4 kB: half of the time of an elementwise operation at 80³. Here it keeps them, on huge pages.
-_KEEP_ARRAYS = {"hugetlb": 1, "mmap_threshold": 2**33, "trim_threshold": 2**34}
-WORKER_ENVIRONMENT = {
-    "GOMP_SPINCOUNT": "1000",
-    "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in _KEEP_ARRAYS.items()),
-}
-
-
 #: Set on the head of a cluster that `ray up` made: its file. Set by slurm.sh: how many hosts there will be.
 CLUSTER_FILE, HOSTS = "ACDIS_CLUSTER_FILE", "ACDIS_HOSTS"
 #: How long a training waits for its workers; Ray Train's own variable.
 PATIENCE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+#: What Ray says when it has waited for itself in vain.
+_SLOW = "timed out during startup"
 
 
 @contextlib.contextmanager
@@ -66,7 +53,7 @@ def connected(nested: bool = False) -> Iterator[None]:
         import ray
 
         package = Path(__file__).resolve().parents[1]
-        stack.callback(_on_terminate, _on_terminate(_interrupt))
+        stack.enter_context(interrupted_by_sigterm())
         stack.callback(ray.shutdown)
         _initialise(
             ray,
@@ -132,6 +119,22 @@ def _initialise(ray: Any, address: str, **settings: Any) -> None:
             raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"RAY_ADDRESS: no Ray cluster can be reached at {address} ({reason})") from None
+    except Exception as error:  # Ray raises no class of its own for it
+        if _SLOW not in str(error):
+            raise
+        raise UserError(
+            "Ray did not start within its 30 s: this machine is busy; give the same command again later"
+        ) from None
+
+
+@contextlib.contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C for the time of the block, where Python allows it."""
+    before = _on_terminate(_interrupt)
+    try:
+        yield
+    finally:
+        _on_terminate(before)
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -145,92 +148,14 @@ def _on_terminate(handler: Any) -> Any:
     return signal.signal(signal.SIGTERM, handler)
 
 
-@dataclass(frozen=True)
-class Room:
-    """What one worker gets.
-
-    Attributes:
-        cpus: CPUs that Ray sets aside, and threads that torch uses.
-        gpus: 0 or 1.
-    """
-
-    cpus: int
-    gpus: int
-
-
-def room(scaling: Scaling) -> Room:
-    """Share out what the cluster has.
-
-    Raises:
-        UserError: the workers can never be placed; the sum is shown.
-    """
-    return share(nodes(), scaling)
-
-
-def share(nodes: Sequence[dict[str, float]], scaling: Scaling) -> Room:
-    """What each worker gets on these nodes: as many CPUs as still leave room for every worker, or for as many
-    as there must be.
-
-    Raises:
-        UserError: as `room`.
-    """
-    gpus = int(scaling.gpu)
-    most = max((int(node.get("CPU", 0)) for node in nodes), default=1)
-    wanted = [scaling.cpus_per_worker] if scaling.cpus_per_worker else range(most, 0, -1)
-    fitting = (
-        cpus
-        for least in (scaling.workers, scaling.least)
-        for cpus in wanted
-        if sum(_places(node, cpus, gpus) for node in nodes) >= least
-    )
-    cpus = next(fitting, scaling.cpus_per_worker or 1)
-    places = sum(_places(node, cpus, gpus) for node in nodes)
-    if places < scaling.least:
-        kinds = Counter(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-        have = " + ".join(f"{number} × ({kind})" if number > 1 else kind for kind, number in kinds.items())
-        raise UserError(
-            f"scaling.workers: {scaling.least} workers of {cpus} CPUs and {gpus} GPUs each do not fit the "
-            f"cluster ({have}: room for {places}); set fewer workers, scaling.cpus_per_worker, or "
-            "scaling.gpu=false"
-        )
-    return Room(cpus, gpus)
-
-
-def side_by_side(nodes: Sequence[dict[str, float]], scaling: Scaling, cells: int) -> tuple[Room, int]:
-    """What each worker gets, and how many cells run at once: as many as the scarcest resource allows.
-
-    Without `scaling.cpus_per_worker` a worker gets as many CPUs as cost no cell its place. `cells` counts all
-    cells of the specs, not those still missing: threads must not change when an ablation goes on.
-
-    Raises:
-        UserError: as `room`.
-    """
-    share(nodes, scaling)  # one must fit
-    gpus = int(scaling.gpu)
-    most = max(int(node.get("CPU", 0)) for node in nodes)
-    wanted = [scaling.cpus_per_worker] if scaling.cpus_per_worker else range(1, most + 1)
-
-    most_driven = drivers(nodes)
-
-    def at_once(cpus: int) -> int:
-        places = sum(_places(node, cpus, gpus) for node in nodes)
-        trainings = max(places // scaling.workers, int(places >= scaling.least))
-        return min(cells, trainings, most_driven or trainings)
-
-    cpus = max(wanted, key=lambda cpus: (at_once(cpus), cpus))
-    return Room(cpus, gpus), at_once(cpus)
-
-
-def drivers(nodes: Sequence[dict[str, float]]) -> int:
-    """How many trials the head drives at once, where it says so; 0 where it does not."""
-    return int(sum(node.get(DRIVER, 0) for node in nodes))
-
-
-def nodes(say: Callable[[str], None] = print) -> list[dict[str, float]]:
+def nodes(say: Callable[[str], None]) -> list[dict[str, float]]:
     """Resources of the nodes on which one may reckon. Ray must be connected.
 
     Those that are alive; of a cluster that grows by itself, those that it may grow to; of given hosts, those
     that came within `PATIENCE` seconds.
+
+    Args:
+        say: takes a line about hosts that are waited for.
     """
     if os.environ.get(HOSTS):
         return _arrived(int(os.environ[HOSTS]), say)
@@ -248,23 +173,18 @@ def _arrived(hosts: int, say: Callable[[str], None]) -> list[dict[str, float]]:
     """The nodes that are alive once all hosts are, or after `PATIENCE` seconds."""
     patience = float(os.environ.get(PATIENCE, "60"))
     deadline = time.monotonic() + patience
-    found = _alive()
-    if len(found) < hosts:
-        say(f"Ray: {len(found)} of {hosts} hosts are up; waiting for the others, {patience:g} s at most")
-    while len(found) < hosts and time.monotonic() < deadline:
+    alive = _alive()
+    if len(alive) < hosts:
+        say(f"Ray: {len(alive)} of {hosts} hosts are up; waiting for the others, {patience:g} s at most")
+    while len(alive) < hosts and time.monotonic() < deadline:
         time.sleep(1)
-        found = _alive()
-    if len(found) < hosts:
-        say(f"Ray: {hosts - len(found)} of {hosts} hosts did not come up; going on without them")
-    return found
+        alive = _alive()
+    if len(alive) < hosts:
+        say(f"Ray: {hosts - len(alive)} of {hosts} hosts did not come up; going on without them")
+    return alive
 
 
 def _alive() -> list[dict[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _places(node: dict[str, float], cpus: int, gpus: int) -> int:
-    by_cpu = int(node.get("CPU", 0) // cpus)
-    return min(by_cpu, int(node.get("GPU", 0) // gpus)) if gpus else by_cpu

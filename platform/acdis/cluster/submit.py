@@ -11,13 +11,13 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from acdis import home
 from acdis.cluster import upload
 from acdis.cluster.head import environment, start
+from acdis.cluster.session import interrupted_by_sigterm
 from acdis.errors import UserError
 from acdis.files import write_text
 from acdis.tracking.lineage import COMMIT, COMMIT_VARIABLE, DIRTY, DIRTY_VARIABLE, git_state
@@ -25,6 +25,8 @@ from acdis.tracking.patch import PATCH_VARIABLE, changes
 
 #: Seconds that a job has to end by itself, its MLflow run closed, after it is told to stop.
 STOP_SECONDS = 20
+#: How lines begin, after their colour, that Ray's own process on a node puts into a job's log.
+RAYLET = "(raylet)"
 #: Between two looks at a job whose log is read to its end, or cannot be read just now.
 PAUSE = 0.5
 
@@ -48,13 +50,17 @@ def submit(base: Path, command: list[str]) -> int:
     left_out = upload.left_out(root)
     for line in upload.described(root, left_out):
         print(line, flush=True)
+    patch = base / "head" / f"{job}.patch"
     settings = {
         "working_dir": str(root),
         "excludes": [upload.pattern(path.relative_to(root)) for path in left_out],
-        "env_vars": _variables(root, base, job),
+        "env_vars": _variables(root, base, patch),
     }
-    with _terminated_as_interrupted():
-        return _run(state, job, command, settings)
+    try:
+        with interrupted_by_sigterm():
+            return _run(state, job, command, settings, patch.parent)
+    finally:  # the job has read it
+        patch.unlink(missing_ok=True)
 
 
 def client_of(state: dict[str, Any]) -> Any:
@@ -68,9 +74,8 @@ def client_of(state: dict[str, Any]) -> Any:
     return JobSubmissionClient(state["address"])
 
 
-def _variables(root: Path, base: Path, job: str) -> dict[str, str]:
+def _variables(root: Path, base: Path, patch: Path) -> dict[str, str]:
     git = git_state(root)
-    patch = base / "head" / f"{job}.patch"
     write_text(patch, changes(root))
     return {
         "ACDIS_HOME": str(base),
@@ -83,12 +88,13 @@ def _variables(root: Path, base: Path, job: str) -> dict[str, str]:
     }
 
 
-def _run(state: dict[str, Any], job: str, command: list[str], settings: dict[str, Any]) -> int:
+def _run(state: dict[str, Any], job: str, command: list[str], settings: dict[str, Any], patches: Path) -> int:
     """Submit, and show the job's lines until it ends. Ctrl-C and SIGTERM stop exactly this job."""
     client = None
     try:
         client = client_of(state)
         client.submit_job(entrypoint=shlex.join(command), submission_id=job, runtime_env=settings)
+        _sweep(client, patches)
         _follow(client, job)
         return _judge(client.get_job_info(job))
     except KeyboardInterrupt:
@@ -107,6 +113,15 @@ def _run(state: dict[str, Any], job: str, command: list[str], settings: dict[str
         return 1
 
 
+def _sweep(client: Any, patches: Path) -> None:
+    """Remove what commands that were killed have left of jobs that are over."""
+    with contextlib.suppress(RuntimeError, OSError):  # a head that does not say keeps them until it ends
+        over = {known.submission_id for known in client.list_jobs() if known.status.is_terminal()}
+        for patch in patches.glob("*.patch"):
+            if patch.stem in over:
+                patch.unlink(missing_ok=True)
+
+
 def _follow(client: Any, job: str) -> None:
     """Show the log until the job is over. A broken connection is made anew, and the log read again."""
     from aiohttp import ClientError
@@ -116,7 +131,7 @@ def _follow(client: Any, job: str) -> None:
         with contextlib.suppress(RuntimeError, OSError, ClientError):
             asyncio.run(_tail(client, job, voice))
         time.sleep(PAUSE)
-    voice.read(client.get_job_logs(job))  # Ray stops passing it on when the job ends
+    voice.read(client.get_job_logs(job), last=True)  # Ray stops passing it on when the job ends
 
 
 async def _tail(client: Any, job: str, voice: Voice) -> None:
@@ -127,17 +142,25 @@ async def _tail(client: Any, job: str, voice: Voice) -> None:
 
 
 class Voice:
-    """Prints what a job says, each character once, without Ray's lines before it."""
+    """Prints what a job says, each line once, without Ray's own before and among them."""
 
     def __init__(self, job: str) -> None:
         self.announced = f"Running entrypoint for job {job}: "
         self.shown = 0
 
-    def read(self, log: str) -> None:
-        """`log`: from its beginning, as far as it is known."""
+    def read(self, log: str, last: bool = False) -> None:
+        """Print what is new and whole.
+
+        Args:
+            log: from its beginning, as far as it is known.
+            last: there will be no more of it, so that its last line is whole.
+        """
         said = log.partition(self.announced)[2].partition("\n")[2]
-        print(said[self.shown :], end="", flush=True)
-        self.shown = max(self.shown, len(said))
+        whole = len(said) if last else said.rfind("\n") + 1
+        for line in said[self.shown : whole].splitlines(keepends=True):
+            if RAYLET not in line:  # how many processes a node has is nothing that a user could change
+                print(line, end="", flush=True)
+        self.shown = max(self.shown, whole)
 
 
 def _judge(info: Any) -> int:
@@ -158,16 +181,3 @@ def _stop(client: Any, job: str) -> None:
         client.stop_job(job)
         while not client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
             time.sleep(PAUSE)
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt

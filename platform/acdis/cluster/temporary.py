@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from acdis.errors import UserError
-from acdis.files import is_held, locked
+from acdis.files import locked, sweep_folders
 
 #: Most bytes of a socket's path, and the longest that Ray puts below the folder that it is given.
 MOST = 103 if sys.platform == "darwin" else 107
@@ -35,10 +35,12 @@ def folder() -> Iterator[Path]:
         UserError: as `made`.
     """
     closed = made(OWN, os.environ)
-    _sweep(closed.parent)
+    sweep_folders(closed.parent.glob(f"{OWN}*"), LOCK)
     with locked(closed / LOCK):
         yield closed / RAY
-        remove(closed)
+        remove(closed / RAY)
+        if not (closed / RAY).exists():  # else an ending process has written there: left to the next
+            remove(closed)
 
 
 def made(prefix: str, environment: Mapping[str, str]) -> Path:
@@ -61,10 +63,3 @@ def made(prefix: str, environment: Mapping[str, str]) -> Path:
 def remove(closed: Path) -> None:
     """All of it; processes that are just ending may still write there."""
     shutil.rmtree(closed, ignore_errors=True)
-
-
-def _sweep(parent: Path) -> None:
-    """Remove the folders that no process holds any more."""
-    for left in parent.glob(f"{OWN}*"):
-        if os.path.exists(left / LOCK) and not is_held(left / LOCK):  # of another user: not to be seen
-            remove(left)

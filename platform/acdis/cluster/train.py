@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acdis.ablation.cells import Cell
-from acdis.ablation.store import ray_storage, remove_runs, store_of
-from acdis.cluster.session import Room
+from acdis.cells import Cell
+from acdis.cells.object_store import ray_storage, remove_runs, store_of
 from acdis.cluster.worker import run
 from acdis.config import Experiment, Scaling
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
 from acdis.files import write_text
+from acdis.planning.placement import WorkerShare
 
 #: How often Ray tries again to start a training's workers; and for how long each time, where the next attempt
 #: may be one with fewer of them.
@@ -63,7 +63,7 @@ class Job:
         }
 
 
-def launch(job: Job, room: Room, show: Show, again: bool = False) -> None:
+def launch(job: Job, room: WorkerShare, show: Show, again: bool = False) -> None:
     """Train (from the last checkpoint, if there is one) and score one cell. Ray must be connected.
 
     Args:
@@ -92,7 +92,7 @@ def launch(job: Job, room: Room, show: Show, again: bool = False) -> None:
     _judge(cell)
 
 
-def _trainer(settings: dict[str, Any], scaling: Scaling, room: Room, storage: str, name: str) -> Any:
+def _trainer(settings: dict[str, Any], scaling: Scaling, room: WorkerShare, storage: str, name: str) -> Any:
     import ray.train
     from ray.train.torch import TorchTrainer
 
@@ -108,7 +108,7 @@ def _trainer(settings: dict[str, Any], scaling: Scaling, room: Room, storage: st
             num_workers=(scaling.min_workers, scaling.workers) if scaling.min_workers else scaling.workers,
             elastic_resize_monitor_interval_s=scaling.resize_seconds,
             use_gpu=bool(room.gpus),
-            resources_per_worker={"CPU": room.cpus} | ({"GPU": 1} if room.gpus else {}),
+            resources_per_worker={"CPU": room.cpus} | ({"GPU": room.gpus} if room.gpus else {}),
         ),
         run_config=ray.train.RunConfig(
             name=name,

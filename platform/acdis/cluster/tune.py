@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from acdis.cluster.resources import DRIVER
 from acdis.files import is_held, locked, write_text
+from acdis.planning.resources import DRIVER
 
 #: A trial waits for its workers, on the head. It asks for no CPU, which they need: two trials that held a
 #: hundredth of a CPU each would keep the second of two one-CPU workers from ever starting.

@@ -25,33 +25,33 @@ TOLD = 10
 
 def left_out(root: Path) -> dict[Path, str]:
     """Folders and files that are not uploaded, each with what it is."""
-    found: dict[Path, str] = {}
+    reasons: dict[Path, str] = {}
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         kind = next((MARKS[name] for name in (*files, *folders) if name in MARKS), "")
         if kind and here != root:
-            found[here] = kind
+            reasons[here] = kind
             folders.clear()
             continue
-        found |= {
+        reasons |= {
             here / name: "a link" for name in folders if (here / name).is_symlink()
         }  # Ray would follow it
-        folders[:] = [name for name in folders if name != ".git" and here / name not in found]
+        folders[:] = [name for name in folders if name != ".git" and here / name not in reasons]
         for name in files:
             size = _size(here / name)
             if size is None:
-                found[here / name] = "cannot be read"
+                reasons[here / name] = "cannot be read"
             elif size > LARGE:
-                found[here / name] = f"{size / 1e6:,.0f} MB"
-    return found
+                reasons[here / name] = f"{size / 1e6:,.0f} MB"
+    return reasons
 
 
-def described(root: Path, found: dict[Path, str]) -> Iterator[str]:
+def described(root: Path, reasons: dict[Path, str]) -> Iterator[str]:
     """A line for each that git does not ignore, which one may expect to be there; for the first `TOLD`."""
-    ignored = _ignored(root, list(found))
-    told = [path for path in found if path not in ignored]
+    ignored = _ignored(root, list(reasons))
+    told = [path for path in reasons if path not in ignored]
     for path in told[:TOLD]:
-        yield f"not uploaded: {path.relative_to(root)} ({found[path]})"
+        yield f"not uploaded: {path.relative_to(root)} ({reasons[path]})"
     if len(told) > TOLD:
         yield f"not uploaded: {len(told) - TOLD:,} more"
 

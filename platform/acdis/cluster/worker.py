@@ -1,23 +1,30 @@
-"""What runs on each Ray Train worker: the plain loop, and a listener that keeps its files current."""
+"""What runs on each Ray Train worker: the plain loop, told to listeners that keep its files current."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import socket
+import statistics
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from acdis.ablation import stopping
-from acdis.ablation.cells import Cell
-from acdis.ablation.store import Store, store_of
+from acdis import methods
+from acdis.cells import Cell, attempts
+from acdis.cells.attempts import Attempt
+from acdis.cells.object_store import store_of
+from acdis.cluster.listeners import AskedToStop, Heartbeat, Listener
 from acdis.config import Experiment
 from acdis.errors import UserError
 from acdis.files import UnwritableError, write_json
+from acdis.tracking import lineage
 from acdis.tracking.epoch_log import EpochLog
 from acdis.tracking.epochs import epoch_values
 from acdis.version import __version__
+
+#: What an attempt takes over of the one before: it goes on from there.
+_KEPT = ("done", "epochs", "validation")
 
 
 def run(job: dict[str, Any]) -> str | None:
@@ -31,7 +38,7 @@ def run(job: dict[str, Any]) -> str | None:
 
     cell = Cell(Path(job["cell"]))
     cell.folder.mkdir(parents=True, exist_ok=True)
-    store = store_of(cell, job["experiment"]["scaling"]["storage"])
+    store = store_of(cell, job["experiment"]["scaling"]["storage"], driver=False)
     if store:
         store.pull()  # this machine may lack what others have trained
     if cell.state().get("status") == "failed":
@@ -40,21 +47,19 @@ def run(job: dict[str, Any]) -> str | None:
     problems = [problem for problem in group.gather([_unseen(cell, job)]) if problem]
     if problems:  # told to the driver by way of Ray: the cell's folder may be what is missing here
         return f"{'; '.join(dict.fromkeys(problems))}; every node must see the same ACDIS_HOME"
-    attempt = secrets.token_hex(4)
+    number, mark = group.gather([attempts.fresh(cell.folder) if group.leads else (0, "")])[0]
+    attempt = Attempt(cell.folder, number, mark, group.rank)
     if group.leads:
-        cell.update(
-            attempt=attempt,
-            pid=os.getpid(),
-            workers=group.world,
-            version=__version__,
-            code=str(Path(__file__).resolve().parents[1]),
-            resumed_at=None,  # of the attempt before
-        )
+        before = cell.state()
+        _introduce(attempt, group.world, {key: before[key] for key in _KEPT if key in before})
+        if store:
+            store.push_attempts()  # for who was given up on a machine that does not see this folder
     try:
-        _run(job, group, Heartbeat(cell, group, attempt), store)
-    except _AskedToStop as asked:
+        heartbeat = Heartbeat(cell, group, attempt, store)
+        _run(job, group, heartbeat, Listener(heartbeat, group, store))
+    except AskedToStop as asked:
         if group.leads:
-            cell.update(status="stopped", reason=str(asked))
+            attempt.update(status="stopped", reason=str(asked))
     except UnwritableError:
         raise  # a full disk, or storage that is away: Ray starts the workers again
     except (Diverged, UserError) as error:
@@ -62,13 +67,25 @@ def run(job: dict[str, Any]) -> str | None:
         # several workers the others may be waiting for this one, and only a crash ends them.
         user_error = isinstance(error, UserError)
         if group.leads or user_error:
-            cell.update(status="failed", reason=str(error), user_error=user_error)
+            attempt.update(status="failed", reason=str(error), user_error=user_error)
         if group.world > 1 and user_error:
             raise
     finally:
         if store and group.leads:
             store.push()
     return None
+
+
+def _introduce(attempt: Attempt, workers: int, kept: Mapping[str, Any]) -> None:
+    """What an attempt says first: who it is, and what is kept of the one before."""
+    attempt.update(
+        **kept,
+        pid=os.getpid(),
+        workers=workers,
+        version=__version__,
+        code=str(Path(__file__).resolve().parents[1]),
+        device=lineage.device(),
+    )
 
 
 def _unseen(cell: Cell, job: dict[str, Any]) -> str | None:
@@ -86,27 +103,98 @@ def _unseen(cell: Cell, job: dict[str, Any]) -> str | None:
     return f"{socket.gethostname()}: {missing[0]} is not there"
 
 
-def _run(job: dict[str, Any], group: Any, heartbeat: Heartbeat, store: Store | None) -> None:
-    from acdis.training import checkpoint, loop
+def run_alone(job: dict[str, Any], tell: Callable[[Any], None], device: str = "cpu") -> None:
+    """As `run`, in this process, without Ray: one worker, which tells its events to whoever listens.
+
+    Args:
+        device: as torch names it.
+
+    Raises:
+        UserError, Diverged: the state of the cell says so too.
+    """
+    import torch
+
+    from acdis.training.group import Group
+    from acdis.training.loop import Diverged
+
+    cell, group = Cell(Path(job["cell"])), Group(device=torch.device(device))
+    attempt = Attempt(cell.folder, *attempts.fresh(cell.folder))
+    _introduce(attempt, group.world, {})
+    heartbeat, log = Heartbeat(cell, group, attempt), EpochLog(cell.folder)
+
+    def listen(event: Any) -> None:
+        from acdis.training.events import EpochEnd
+
+        heartbeat(event)
+        if isinstance(event, EpochEnd):
+            log.log_epoch(event.epoch, epoch_values(dict(event.as_dict())))
+        tell(event)
+
+    try:
+        _run(job, group, heartbeat, listen)
+    except (Diverged, UserError) as error:
+        attempt.update(status="failed", reason=str(error), user_error=isinstance(error, UserError))
+        raise
+    except KeyboardInterrupt:
+        attempt.update(status="stopped")
+        raise
+
+
+def _run(job: dict[str, Any], group: Any, heartbeat: Heartbeat, listener: Callable[[Any], None]) -> None:
+    from acdis.training import checkpoint, loop, precision
 
     began, cell = time.monotonic(), heartbeat.cell
     experiment = Experiment.model_validate(job["experiment"])
     entries = job["entries"]
-    if not cell.weights.exists():
-        listener = Listener(heartbeat, group, store)
+    precision.set_up(group.device, experiment.scaling.deterministic)
+    if not _agreed(group, cell.weights.exists(), cell.weights):
         trained = loop.train(
             experiment, loop.Cases(entries["train"], entries["validation"]), cell.folder, group, listener
         )
         if group.leads:
-            write_json(cell.folder / "history.json", {"epochs": trained.history, "best": trained.best})
+            heartbeat.check()
+            history = {
+                "epochs": trained.history,
+                "best": trained.best,
+                "parts": _parts(experiment),
+                "capacity": _capacity(trained, len(entries["train"]), cell),
+            }
+            write_json(cell.folder / "history.json", history)
             checkpoint.save(cell.weights, loop.final_state(trained, cell.folder))
         group.wait()
     _evaluate(job, experiment, entries["test"], group, heartbeat)
     if group.leads:
         heartbeat.check()
-        cell.update(status="scored", loop_seconds=time.monotonic() - began)
+        heartbeat.attempt.update(status="scored", loop_seconds=time.monotonic() - began)
         for name in loop.STATE:
             (cell.folder / name).unlink(missing_ok=True)  # a finished cell keeps final weights only
+
+
+def _parts(experiment: Experiment) -> list[str]:
+    """Cells whose training is this one's, where it has none of its own."""
+    return sorted(experiment.method.parents.values()) if methods.put_together(experiment) else []
+
+
+def _capacity(trained: Any, cases: int, cell: Cell) -> dict[str, float]:
+    """How large the method is, bytes at the peak of a step, and seconds of a step, data included.
+
+    The last is the median over the epochs. Of a cell without a training of its own: the largest of its parts.
+    """
+    from acdis.data.loader import iterations_per_epoch
+    from acdis.training.capacity import capacity
+
+    numbers = capacity(trained.method, trained.experiment.evaluation.window)
+    parts = [Cell(cell.folder.parent / part) for part in _parts(trained.experiment)]
+    peaks = [owner.state().get("peak_bytes") for owner in (cell, *parts)]
+    steps = [part.capacity().get("step_seconds") for part in parts]
+    if trained.history:
+        settings = trained.experiment.training
+        steps_each = iterations_per_epoch(cases, settings.batch_size, settings.iterations)
+        steps.append(statistics.median(epoch["seconds"] for epoch in trained.history) / steps_each)
+    for name, values in (("peak_bytes", peaks), ("step_seconds", steps)):
+        known = [value for value in values if value is not None]
+        numbers |= {name: max(known)} if known else {}
+    return numbers
 
 
 def _evaluate(
@@ -115,12 +203,14 @@ def _evaluate(
     """Score the test cases with the final weights; records and slices of the worst cases stay."""
     import torch
 
+    from acdis.evaluation.case_files import CaseFiles
     from acdis.evaluation.examples import Worst
     from acdis.evaluation.records import write_parquet
     from acdis.training import checkpoint, loop, precision
 
     folder = Path(job["evaluation"])
-    if not entries or (not job["again"] and (folder / "records.parquet").exists()):
+    scores = folder / "records.parquet"
+    if not entries or (_agreed(group, scores.exists(), scores) and not job["again"]):
         return
     folder.mkdir(parents=True, exist_ok=True)
     method = loop.new_method(experiment).to(group.device)
@@ -128,14 +218,32 @@ def _evaluate(
     method.load_inference_state(checkpoint.load(heartbeat.cell.weights, group.device))
     dtype = precision.autocast_dtype(experiment.training.precision)
     worst = Worst()
+    files = CaseFiles(folder / "scored")  # of those that a kill did not cost
     records = loop.score_share(
-        method, entries, experiment, experiment.evaluation, group, dtype, heartbeat, worst.add
+        method, entries, experiment, experiment.evaluation, group, dtype, heartbeat, worst.add, files=files
     )
     everyone = Worst(group.gather(worst.examples))
     if group.leads:
+        heartbeat.check()
         everyone.save(folder / "examples")
-        write_parquet(folder / "records.parquet", records)
+        write_parquet(scores, records)
+        files.remove()
     group.wait()
+
+
+def _agreed(group: Any, there: bool, path: Path) -> bool:
+    """Whether a file is there, as all ranks see it: one that trains while another scores waits for ever.
+
+    Raises:
+        UserError: some see it, some do not.
+    """
+    lacking = [rank for rank, sees in enumerate(group.gather([there])) if not sees]
+    if lacking and len(lacking) < group.world:
+        ranks = ", ".join(map(str, lacking))
+        raise UserError(
+            f"{path}: not seen by rank {ranks} of {group.world}; every node must see the same ACDIS_HOME"
+        )
+    return there
 
 
 def _group(threads: int) -> Any:
@@ -149,107 +257,3 @@ def _group(threads: int) -> Any:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     return Group(context.get_world_rank(), context.get_world_size(), device)
-
-
-class Superseded(RuntimeError):  # noqa: N818  it says what happened
-    """Another process trains this cell now. Ray has given this one up, which did not hear of it."""
-
-
-class Heartbeat:
-    """Writes what the training is doing into the cell's state, at most every other second.
-
-    A machine that was cut off trains on while Ray has long begun anew elsewhere. Who reads another's
-    `attempt` in the state ends himself, at the latest before the next checkpoint is written.
-    """
-
-    def __init__(self, cell: Cell, group: Any, attempt: str | None = None) -> None:
-        self.cell, self.attempt = cell, attempt
-        self.leads = group.leads
-        self.written = 0.0
-        self.started = time.time()
-
-    def __call__(self, event: Any) -> None:
-        from acdis.training import events
-
-        if not self.leads:
-            return
-        if isinstance(event, events.Step):
-            self._write(
-                status="training",
-                epoch=event.epoch,
-                epochs=event.epochs,
-                step=event.step,
-                steps=event.steps,
-                loss=event.loss,
-                now=event.step == event.steps,
-            )
-        elif isinstance(event, events.Scoring):
-            self._write(status="scoring", scored=event.done, cases=event.cases)
-        elif isinstance(event, events.Projection):
-            self._write(
-                now=True,
-                status="training",
-                epochs=event.epochs,
-                resumed_at=event.epoch,
-                step_seconds=event.step_seconds,
-                projected_seconds=event.remaining_seconds,
-                peak_bytes=event.peak_bytes,
-            )
-        elif isinstance(event, events.EpochEnd):
-            self._write(
-                now=True,
-                status="training",
-                done=event.epoch,
-                epochs=event.epochs,
-                validation=event.validation,
-                seconds=event.seconds,
-            )
-
-    def _write(self, now: bool = False, **state: Any) -> None:
-        if now or time.monotonic() - self.written > 2:
-            self.check()
-            self.cell.update(**state)
-            self.written = time.monotonic()
-
-    def check(self) -> None:
-        """Raise `Superseded` if the cell is another's."""
-        theirs = self.cell.state().get("attempt")
-        if theirs != self.attempt:
-            raise Superseded(f"{self.cell.name}: taken over by attempt {theirs}")
-
-
-class _AskedToStop(Exception):  # noqa: N818  it says what happened
-    """Ends the loop on every rank after the same epoch."""
-
-
-class Listener:
-    """Sends a training's events to the cell's state, to its journal, to the store, and to Ray.
-
-    Not to MLflow: a worker need not reach its server. The driver sends what the journal says.
-    """
-
-    def __init__(self, heartbeat: Heartbeat, group: Any, store: Store | None = None) -> None:
-        self.cell, self.group, self.store = heartbeat.cell, group, store
-        self.heartbeat = heartbeat
-        self.log = EpochLog(self.cell.folder) if group.leads else None
-
-    def __call__(self, event: Any) -> None:
-        from acdis.training.events import EpochEnd
-
-        self.heartbeat(event)
-        if isinstance(event, EpochEnd):
-            self._epoch(event)
-
-    def _epoch(self, event: Any) -> None:
-        import ray.train
-
-        if self.log:
-            self.log.log_epoch(event.epoch, epoch_values(event.as_dict()))
-        if self.store and self.group.leads:
-            self.store.push()
-        ray.train.report(
-            {"epoch": event.epoch, "loss": event.terms["loss"]}
-        )  # a barrier: every rank calls it
-        reasons = self.group.gather([stopping.asked(self.cell) if self.group.leads else None])
-        if reasons[0] is not None and event.epoch < event.epochs:
-            raise _AskedToStop(reasons[0])

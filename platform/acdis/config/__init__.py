@@ -1,8 +1,9 @@
 """One typed tree, `Experiment`, that says everything a run needs; and how it is read from files."""
 
-from acdis.config.documents import Document, Key, read_document, read_yaml
-from acdis.config.files import Draft, anchor, draft, dump, flatten, load, merge, method_of, overlaid, parse
-from acdis.config.problems import InvalidError, describe, find_problems
+from acdis.config.documents import Document, Key, read_document, read_value, read_yaml
+from acdis.config.extends import anchored, beside, chain, is_table, merge
+from acdis.config.files import Draft, draft, dump, flatten, load, method_of, overlaid, parse
+from acdis.config.problems import InvalidError, describe, find_problems, nearest
 from acdis.config.tree import (
     Augmentation,
     Config,
@@ -10,9 +11,13 @@ from acdis.config.tree import (
     Evaluation,
     Experiment,
     FilePatterns,
+    LargestComponent,
     MethodChoice,
     Phantoms,
+    PostProcessing,
     Scaling,
+    SmallComponents,
+    SmallET,
     Split,
     Tracking,
     Training,
@@ -30,24 +35,33 @@ __all__ = [
     "FilePatterns",
     "InvalidError",
     "Key",
+    "LargestComponent",
     "MethodChoice",
     "Phantoms",
+    "PostProcessing",
     "Scaling",
+    "SmallComponents",
+    "SmallET",
     "Split",
     "Tracking",
     "Training",
     "Triple",
-    "anchor",
+    "anchored",
+    "beside",
+    "chain",
     "describe",
     "draft",
     "dump",
     "find_problems",
     "flatten",
+    "is_table",
     "load",
     "merge",
     "method_of",
+    "nearest",
     "overlaid",
     "parse",
     "read_document",
+    "read_value",
     "read_yaml",
 ]

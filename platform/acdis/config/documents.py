@@ -68,7 +68,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Said:
+class KeyPlaces:
     """Keys that were set one by one, each with the words that name its place: overrides, or a row's."""
 
     places: Mapping[Key, str]
@@ -123,14 +123,12 @@ def read_document(path: Path, what: str = "an experiment file", holds: str = EXP
     Raises:
         UserError: the file cannot be read, is not YAML, or holds no mapping.
     """
+    todo = f"give the path of {what}"
+    content = files.given(path, files.TEXT, todo)
     try:
-        tree, node = _parse(files.read(path, files.TEXT).decode("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({files.reason(error)}); give the path of {what}") from None
-    except files.TooLargeError as error:
-        raise UserError(f"{path}: {error}; give the path of {what}") from None
+        tree, node = _parse(content.decode("utf-8"))
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; give the path of {what}") from None
+        raise UserError(f"{path}: is not UTF-8 text; {todo}") from None
     except _NOT_YAML as error:
         raise UserError(f"{path}{_line_of(error)}: is not valid YAML: {_reason(error)}") from None
     if tree is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from acdis.config.documents import Document, Key, Said, read_document, read_value
+from acdis.config.documents import Document, Key, KeyPlaces, read_value
+from acdis.config.extends import anchored, chain, merge
 from acdis.config.problems import InvalidError, find_problems
 from acdis.config.tree import Experiment, MethodChoice
 from acdis.errors import UserError
@@ -31,7 +31,7 @@ class Draft:
     """
 
     base: Mapping[str, Any]
-    places: tuple[Document | Said, ...]
+    places: tuple[Document | KeyPlaces, ...]
     source: str
     layers: tuple[Mapping[str, Any], ...] = ()
 
@@ -63,21 +63,21 @@ class Draft:
             if key[:2] == ("method", "options") and length > 2:  # it may come from those of its method
                 names.insert(0, ("method", "options_for", own, *key[2:length]))
             places = (place.where(name) for place in self.places for name in names)
-            found = next((place for place in places if place), None)
-            if found:
-                return found
+            position = next((place for place in places if place), None)
+            if position:
+                return position
         return self.source
 
     def above(self, changes: Mapping[str, Any], places: Mapping[str, str], source: str) -> Draft:
         """This draft with `{dotted key: value}` set on top; `places` says where each of them stands."""
-        said = Said({tuple(key.split(".")): place for key, place in places.items()})
+        said = KeyPlaces({tuple(key.split(".")): place for key, place in places.items()})
         return Draft(self.base, (said, *self.places), source, (*self.layers, changes))
 
     def beneath(self, changes: Mapping[str, Any], place: str) -> Draft:
         """This draft with `{dotted key: value}` set over its files and under its layers."""
-        said = Said({tuple(key.split(".")): place for key in changes})
-        documents = [each for each in self.places if isinstance(each, Document)]
-        above = [each for each in self.places if not isinstance(each, Document)]
+        said = KeyPlaces({tuple(key.split(".")): place for key in changes})
+        documents = [origin for origin in self.places if isinstance(origin, Document)]
+        above = [origin for origin in self.places if not isinstance(origin, Document)]
         base = overlaid(switched(self.base, method_of(self.tree)), changes)
         return Draft(base, (*above, said, *documents), self.source, self.layers)
 
@@ -101,7 +101,12 @@ def draft(path: Path | None, overrides: Sequence[str] = ()) -> Draft:
     Raises:
         UserError: no such file, not YAML, or an override that is none.
     """
-    tree, documents = _read_extended(path) if path else ({}, ())
+    documents = chain(path) if path else ()
+    tree: dict[str, Any] = {}
+    for document in reversed(documents):
+        above = anchored("", document.tree, document.path.parent)
+        above.pop("extends", None)
+        tree = merge(switched(tree, method_of(above, method_of(tree))), above)
     said: dict[Key, str] = {}
     layer: dict[str, Any] = {}
     for override in overrides:
@@ -111,7 +116,7 @@ def draft(path: Path | None, overrides: Sequence[str] = ()) -> Draft:
         layer.pop(".".join(keys), None)
         layer[".".join(keys)] = value
     source = str(path or "defaults") + (f" with {' '.join(overrides)}" if overrides else "")
-    return Draft(tree, (Said(said), *documents), source, (layer,) if layer else ())
+    return Draft(tree, (KeyPlaces(said), *documents), source, (layer,) if layer else ())
 
 
 def parse(tree: Mapping[str, Any], source: str) -> Experiment:
@@ -134,31 +139,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
     return flat
-
-
-def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], tuple[Document, ...]]:
-    """A file over the file that its `extends` names, and both; relative paths are relative to their file."""
-    if path.resolve() in seen:
-        raise UserError(f"{path}: extends itself, by way of {', '.join(str(each) for each in seen)}")
-    document = read_document(path)
-    tree = copy.deepcopy(document.tree)
-    anchor(tree, path.parent)
-    parent = tree.pop("extends", None)
-    if parent is None:
-        return tree, (document,)
-    if not isinstance(parent, str):
-        raise UserError(f"{document.where(('extends',))}: extends: give the path of one experiment file")
-    below, documents = _read_extended(path.parent / parent, (*seen, path.resolve()))
-    return merge(switched(below, method_of(tree, method_of(below))), tree), (document, *documents)
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One tree over another, mapping by mapping; neither is changed."""
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return merged
 
 
 def overlaid(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,17 +185,6 @@ def switched(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**tree, "method": changed}
 
 
-def anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Make the paths of a file absolute; those that begin with a variable or `~` are resolved when used."""
-    data = tree.get("data")
-    split = data.get("split") if isinstance(data, dict) else None
-    for part, keys in ((data, ("root",)), (split, ("train", "validation", "test"))):
-        for key in keys:
-            value = part.get(key) if isinstance(part, dict) else None
-            if isinstance(part, dict) and isinstance(value, str) and not value.startswith(("$", "~")):
-                part[key] = str((folder / value).resolve())
-
-
 def _read_override(override: str) -> tuple[tuple[str, ...], Any]:
     """Key and plain value of one `key.path=value`; a path in it is relative to the working directory."""
     path, separator, text = override.partition("=")
@@ -225,7 +194,6 @@ def _read_override(override: str) -> tuple[tuple[str, ...], Any]:
     try:
         value = read_value(text)
     except UserError as error:
-        raise UserError(f"override {override!r}: the value {error}") from None
-    tree = overlaid({}, {".".join(keys): value})
-    anchor(tree, Path.cwd())
-    return tuple(keys), functools.reduce(lambda node, key: node[key], keys, tree)
+        cure = f"; as text: {path}='\"{text}\"'" if text[:1] in "{[*&!%@`" and '"' not in text else ""
+        raise UserError(f"override {override!r}: the value {error}{cure}") from None
+    return tuple(keys), anchored(".".join(keys), value, Path.cwd())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -33,12 +34,17 @@ def find_problems(error: ValidationError, model: type[BaseModel]) -> list[tuple[
 
     Looking for the nearest of a hundred valid keys takes 10 ms, and nobody reads a thousand lines.
     """
-    errors = error.errors()
-    found = [(problem["loc"], _phrase(problem, model)) for problem in errors[:MOST]]
+    errors: list[Any] = [{**problem, "loc": _key(problem["loc"])} for problem in error.errors()]
+    problems: list[tuple[Key, str]] = [(problem["loc"], _phrase(problem, model)) for problem in errors[:MOST]]
     if len(errors) > MOST:
-        key, phrase = found[-1]
-        found[-1] = (key, f"{phrase} (and {len(errors) - MOST:,} more)")
-    return found
+        key, phrase = problems[-1]
+        problems[-1] = (key, f"{phrase} (and {len(errors) - MOST:,} more)")
+    return problems
+
+
+def _key(place: Key) -> Key:
+    """As in a file: what chooses between ways of writing a value stands in angle brackets, and is no key."""
+    return tuple(part for part in place if not str(part).startswith("<"))
 
 
 def _phrase(problem: Any, model: type[BaseModel]) -> str:
@@ -53,7 +59,15 @@ def _phrase(problem: Any, model: type[BaseModel]) -> str:
         return f"{key}: too many values, {most} at most (given: {_short(problem['input'])})"
     where = f"{key}: " if key else ""
     given = f" (given: {_short(problem['input'])})" if key and not isinstance(problem["input"], dict) else ""
-    return f"{where}{problem['msg'].removeprefix('Value error, ')}{given}"
+    hint = _nearest_value(problem) if problem["type"] == "literal_error" else ""
+    return f"{where}{problem['msg'].removeprefix('Value error, ')}{given}{hint}"
+
+
+def _nearest_value(problem: Any) -> str:
+    """Of the words that a key takes, which all stand in the message, the one that is like the given."""
+    words = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    close = difflib.get_close_matches(str(problem["input"])[:LONGEST], words, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _short(value: Any) -> str:
@@ -65,19 +79,26 @@ def _short(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
+def nearest(name: str, valid: Collection[str]) -> str:
+    """`; did you mean 'x'?`, or the names that there are."""
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    few = ", ".join(list(valid)[:12]) + (" …" if len(valid) > 12 else "")
+    return f"; did you mean '{close[0]}'?" if close else f"; valid are {few}"
+
+
 def _nearest(key: str, model: type[BaseModel]) -> str:
+    """As `nearest`, but a key of this name at another place of the tree comes first."""
     names = list(_keys(model))
-    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     last = difflib.get_close_matches(
         key.rpartition(".")[2], [name.rpartition(".")[2] for name in names], n=1, cutoff=0.75
     )
     same_leaf = [name for name in names if last and name.rpartition(".")[2] == last[0]]
-    nearest = next(iter(same_leaf or close), None)
-    return f"; did you mean '{nearest}'?" if nearest else f"; valid are {', '.join(names[:12])} …"
+    return f"; did you mean '{same_leaf[0]}'?" if same_leaf else nearest(key, names)
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
+        name = field.alias or name
         yield prefix + name
         for below in _models(field.annotation):
             yield from _keys(below, f"{prefix}{name}.")

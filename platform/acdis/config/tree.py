@@ -8,11 +8,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from acdis.vocabulary import NAMED_METRICS
 
 #: Voxels of a side: no volume has more (`data.nifti.MAX_SIDE`).
 Side = Annotated[int, Field(ge=1, le=1024)]
 Triple = tuple[Side, Side, Side]
+#: One number for all axes, or one per axis; an error is about the way that was meant.
+Sides = Annotated[
+    Annotated[Side, Tag("<one>")] | Annotated[Triple, Tag("<each>")],
+    Discriminator(lambda value: "<each>" if isinstance(value, list | tuple) else "<one>"),
+]
+#: What a voxel of a segmentation may hold: the least and the most of int16 and uint16.
+LabelValue = Annotated[int, Field(ge=-(2**15), lt=2**16)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
 class Config(BaseModel):
@@ -61,6 +81,9 @@ class Augmentation(Config):
     rotation: int = Field(
         10, ge=0, le=180, description="degrees: whole numbers in [-rotation, rotation), one random plane"
     )
+    rotation_images: Literal["linear", "nearest"] = Field(
+        "linear", description="how images are rotated; RFNet takes the nearest voxel, as for labels"
+    )
     rotation_fill: Literal["background", "minus_one"] = Field(
         "background", description="what comes in at the corners; RFNet pads with -1 ('minus_one')"
     )
@@ -79,11 +102,11 @@ class FilePatterns(Config):
     "{case}/{case}_t1Gd.nii.gz".
     """
 
-    FLAIR: str = Field(min_length=1, max_length=500)
-    T1ce: str = Field(min_length=1, max_length=500)
-    T1: str = Field(min_length=1, max_length=500)
-    T2: str = Field(min_length=1, max_length=500)
-    segmentation: str = Field(min_length=1, max_length=500)
+    FLAIR: str = Field(min_length=1, max_length=500, description="pattern of the FLAIR images")
+    T1ce: str = Field(min_length=1, max_length=500, description="of T1 after contrast agent")
+    T1: str = Field(min_length=1, max_length=500, description="of T1 without it")
+    T2: str = Field(min_length=1, max_length=500, description="of the T2 images")
+    segmentation: str = Field(min_length=1, max_length=500, description="of the segmentations")
 
     def parts(self) -> dict[str, str]:
         """Part of a case -> pattern."""
@@ -101,7 +124,7 @@ class Data(Config):
     scheme: str | None = Field(
         None, description="what the labels mean, where names do not tell: brats_ped2024 …; docs/data.md"
     )
-    labels: dict[int, Literal["background", "NCR", "ED", "ET"]] | None = Field(
+    labels: dict[LabelValue, Literal["background", "NCR", "ED", "ET"]] | None = Field(
         None,
         description="what each value of a segmentation means, instead of a scheme: {1: NCR, 2: ED, 3: ET}",
     )
@@ -110,7 +133,7 @@ class Data(Config):
         min_length=1,
         max_length=1000,
         description=(
-            "who was scanned, where names do not tell: a CSV file with columns case and patient, or a "
+            "who was scanned, where names do not tell: a .csv or .tsv file of columns case and patient, or a "
             "regular expression whose first group is the patient. None: what known data sets' names say"
         ),
     )
@@ -121,8 +144,24 @@ class Data(Config):
             "mm, isotropic, at which the model works; none: as in the files. Scores are always at the files'"
         ),
     )
-    min_size: Side = Field(
-        128, description="voxels: each side of the brain box is grown to at least this (RFNet: 128)"
+    min_size: Sides = Field(
+        128,
+        description="voxels: each side of the brain box is grown to at least this, or to one size per axis "
+        "(RFNet: 128)",
+    )
+    last_slice: bool = Field(
+        True,
+        description="whether the box holds the last slice of brain on each axis; RFNet leaves it out (false)",
+    )
+    normalisation: Literal["zscore", "clip", "minmax"] = Field(
+        "zscore",
+        description="of each modality: mean 0 and deviation 1 in the brain (RFNet); 'clip': the same of "
+        "intensities that are cut at percentiles of the brain; 'minmax': cut too, then from 0 to 1",
+    )
+    percentiles: tuple[Percentile, Percentile] | None = Field(
+        None,
+        description="of the brain, at which 'clip' and 'minmax' cut; none: 0.2 and 99.8 for 'clip', 1 and 99 "
+        "for 'minmax'",
     )
     background: Literal["zero", "normalised"] = Field(
         "zero", description="outside the brain: 0, or normalised with the rest as RFNet does"
@@ -144,12 +183,35 @@ class Data(Config):
             raise ValueError("give either labels or scheme, not both")
         if self.files is not None and self.labels is None and self.scheme is None:
             raise ValueError("files of other names need labels or a scheme: say what the labels mean")
-        if max(self.crop) > self.min_size:
+        if any(side > least for side, least in zip(self.crop, self.least, strict=True)):
             raise ValueError(
                 f"crop {self.crop} is larger than min_size "
                 f"{self.min_size}: a box could be smaller than a crop"
             )
+        if self.percentiles is not None:
+            if self.normalisation == "zscore":
+                raise ValueError("percentiles have no effect with normalisation 'zscore': remove them")
+            if self.percentiles[0] >= self.percentiles[1]:
+                raise ValueError(f"percentiles {self.percentiles}: give the lower one first")
         return self
+
+    @field_validator("min_size")
+    @classmethod
+    def _one_number(cls, value: int | Triple) -> int | Triple:
+        """Three equal sides are one number, so that equal choices have equal hashes."""
+        return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+
+    @property
+    def least(self) -> Triple:
+        """`min_size` axis by axis, voxels."""
+        return self.min_size if isinstance(self.min_size, tuple) else (self.min_size,) * 3
+
+    @property
+    def cut(self) -> tuple[float, float] | None:
+        """The percentiles at which intensities are cut; none: they are not."""
+        if self.normalisation == "zscore":
+            return None
+        return self.percentiles or ((0.2, 99.8) if self.normalisation == "clip" else (1.0, 99.0))
 
 
 class MethodChoice(Config):
@@ -178,9 +240,10 @@ class Training(Config):
         description="volumes per optimiser step, over all workers and accumulation steps (paper: 2)",
     )
     iterations: PositiveInt | None = Field(
-        None,
+        150,
         le=1_000_000,
-        description="optimiser steps per epoch; none: one pass over the cases (110 for 219 cases at batch 2)",
+        description="optimiser steps per epoch (RFNet: 150, the paper gives none); none: one pass over the "
+        "cases (110 for 219 cases at batch 2)",
     )
     learning_rate: PositiveFloat = Field(1e-4, description="Adam's (paper: 1e-4)")
     weight_decay: float = Field(1e-4, ge=0, description="Adam's L2 (paper: 1e-4)")
@@ -203,6 +266,44 @@ class Training(Config):
     )
 
 
+class LargestComponent(Config):
+    """Of the whole tumour the largest component alone stays."""
+
+    rule: Literal["largest_component"] = Field(description="which rule this is")
+
+    def words(self) -> str:
+        """For a report."""
+        return self.rule
+
+
+class SmallComponents(Config):
+    """Components of the whole tumour that are small become background."""
+
+    rule: Literal["small_components"] = Field(description="which rule this is")
+    volume: PositiveFloat = Field(2000.0, description="mm³: smaller ones go (M3AE: 2,000 voxels at 1 mm)")
+    share: float = Field(
+        0.1, gt=0, le=1, description="of the largest component: what is not below it too stays (M3AE: 0.1)"
+    )
+
+    def words(self) -> str:
+        """For a report."""
+        return f"{self.rule} (below {self.volume:g} mm³ and {100 * self.share:g} % of the largest)"
+
+
+class SmallET(Config):
+    """An enhancing tumour that is small as a whole becomes NCR/NET."""
+
+    rule: Literal["small_et"] = Field(description="which rule this is")
+    volume: PositiveFloat = Field(500.0, description="mm³: below it (M3AE and others: 500 voxels at 1 mm)")
+
+    def words(self) -> str:
+        """For a report."""
+        return f"{self.rule} (below {self.volume:g} mm³)"
+
+
+PostProcessing = Annotated[LargestComponent | SmallComponents | SmallET, Field(discriminator="rule")]
+
+
 class Evaluation(Config):
     """How a trained model is scored. Nothing here changes the weights, unless selection is 'best'."""
 
@@ -210,10 +311,54 @@ class Evaluation(Config):
     stride: Triple = Field(
         (40, 40, 40), description="voxels between windows; the last one is flush with the edge (RFNet: 40)"
     )
+    window_weights: Literal["constant", "gaussian"] = Field(
+        "constant",
+        description="of a window's voxels where windows overlap: all the same (RFNet), or a Gaussian about "
+        "its centre, an eighth of a side wide, so that no straight line shows where a window ends",
+    )
     hd95: bool = Field(True, description="also the 95th percentile Hausdorff distance, mm")
     et_minimum: float = Field(
         500.0, ge=0, description="mm³: dice_et500 empties a predicted ET smaller than this (RFNet: 500)"
     )
+    post_processing: tuple[PostProcessing, ...] = Field(
+        (),
+        max_length=20,
+        description="what is done to predicted labels, one after the other: [{rule: largest_component}, "
+        "{rule: small_components}, {rule: small_et, volume: 500}]; RFNet, ACDIS: nothing",
+    )
+    metrics: tuple[str, ...] = Field(
+        (),
+        description="what is scored besides Dice and HD95 (docs/metrics.md): brats2023, brats2023_men or "
+        "brats2023_met, brats2026, nsd, volume, sensitivity, precision",
+    )
+    box: Literal["all", "given"] = Field(
+        "all",
+        description=(
+            "what box, brain mask and normalisation of a test case come from: all four modalities, as the "
+            "field's benchmarks have it, or those of the subset alone, as `predict` does; validation: all"
+        ),
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """In the vocabulary's order, so that equal choices have equal hashes."""
+        for name in names:
+            if name not in NAMED_METRICS:
+                raise ValueError(f"{name!r} is no metric; known are {', '.join(NAMED_METRICS)}")
+        chosen = tuple(name for name in NAMED_METRICS if name in names)
+        rules = [name for name in chosen if name.startswith("brats2023")]
+        if len(rules) > 1:
+            raise ValueError(f"{' and '.join(rules)} give the same scores by different rules: name one")
+        return chosen
+
+    def dice_alone(self) -> Evaluation:
+        """The same without distances and further metrics."""
+        return self.model_copy(update={"hd95": False, "metrics": ()})
+
+    def processing_in_words(self) -> str:
+        """The rules of `post_processing` in their order; empty where there is none."""
+        return ", ".join(rule.words() for rule in self.post_processing)
 
     @model_validator(mode="after")
     def _covers(self) -> Evaluation:
@@ -244,13 +389,44 @@ class Scaling(Config):
     accumulation: PositiveInt = Field(
         1, description="pieces in which a worker takes its share of the batch, to save memory"
     )
-    gpu: bool = Field(False, description="one GPU per worker")
+    gpu: bool = Field(False, description="a GPU per worker, or `gpus_per_worker` of one")
+    gpus_per_worker: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="with gpu: a worker's share of a card, such as 0.33: three cells train on one card",
+    )
+    deterministic: bool = Field(
+        False,
+        description=(
+            "on a GPU: only algorithms that give the same bits each time, where there are such; slower. "
+            "A CPU's are so without it"
+        ),
+    )
     cpus_per_worker: PositiveInt | None = Field(None, description="none: the node's CPUs shared out evenly")
     loader_threads: PositiveInt = Field(
         1, le=1024, description="threads that prepare crops ahead, per worker"
     )
+    metric_processes: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description=(
+            "per worker, that compute HD95 and further metrics while the next case is predicted, some 400 MB "
+            "each. None: on a GPU one per CPU of the worker but one, at most 8; without a GPU 0, this "
+            "process itself"
+        ),
+    )
     activation_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, more time"
+    )
+    checkpoint_minutes: PositiveFloat | None = Field(
+        None,
+        description=(
+            "minutes between checkpoints, written at the end of an epoch: what breaks costs as much, and an "
+            "epoch stands in journal, MLflow and `status`, and is looked at by a search, once it is in one. "
+            "None: after every epoch"
+        ),
     )
     max_failures: int = Field(
         3, ge=0, description="how often Ray restarts a failed training from its last checkpoint"
@@ -268,7 +444,14 @@ class Scaling(Config):
     def _fewest(self) -> Scaling:
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        if self.gpus_per_worker < 1 and self.workers > 1:
+            raise ValueError("gpus_per_worker below 1 takes workers 1: two ranks cannot meet on one card")
         return self
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of a worker: 0, 1 or a share of one."""
+        return self.gpus_per_worker if self.gpu else 0
 
     @property
     def least(self) -> int:
@@ -287,10 +470,18 @@ class Tracking(Config):
     )
 
 
-class Experiment(Config):
-    """Everything that one training needs. `seed` feeds every random draw of the training."""
+class Planning(Config):
+    """What `plan` reckons with. Nothing here changes what is trained."""
 
-    seed: int = Field(0, ge=0, lt=2**31)
+    price_per_gpu_hour: float | None = Field(
+        None, gt=0, lt=1e6, description="of one GPU, in any currency; none: `plan` says no price"
+    )
+
+
+class Experiment(Config):
+    """Everything that one training needs."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="of first weights, crops, augmentation, subsets")
     recipe: Literal["common", "published"] = Field(
         "common",
         description="'published': what the method's authors set lies over this file, and under a row's `set` "
@@ -306,7 +497,8 @@ class Experiment(Config):
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     scaling: Scaling = Field(default_factory=Scaling)
-    tracking: Tracking = Field(default_factory=Tracking)
+    planning: Planning = Field(default_factory=Planning)
+    tracking: Tracking = Field(default_factory=Tracking)  # the last: half a file lacks it, see `cells.damage`
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -316,7 +508,8 @@ class Experiment(Config):
                 f"training.batch_size {self.training.batch_size} cannot be shared evenly by "
                 f"{self.scaling.workers} workers × {self.scaling.accumulation} accumulation steps"
             )
-        if max(self.evaluation.window) > self.data.min_size:
+        sides = zip(self.evaluation.window, self.data.least, strict=True)
+        if any(side > least for side, least in sides):
             raise ValueError(
                 f"evaluation.window {self.evaluation.window} is larger "
                 f"than data.min_size {self.data.min_size}"

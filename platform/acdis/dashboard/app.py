@@ -45,19 +45,21 @@ def attach(app: Any, protect: Any = lambda pages, site: pages) -> Any:
     """
     from starlette.routing import Mount, Route
 
+    from acdis.dashboard import disk_log
     from acdis.dashboard.leash import follow
+    from acdis.dashboard.read_ahead import warm
     from acdis.dashboard.settings import from_environment
-    from acdis.dashboard.site import Site
-    from acdis.dashboard.warm import warm
+    from acdis.dashboard.state import Site
 
     follow()
     settings = from_environment()
+    disk_log.install(settings.base)
     _lead_here(settings.uri)
     site = Site(settings)
-    place = settings.prefix + PLACE
-    app.router.routes.insert(0, Mount(place, protect(pages(site), site)))
+    place, ours = settings.prefix + PLACE, pages(site)
+    app.router.routes.insert(0, Mount(place, protect(ours, site)))
     app.router.routes.insert(0, Route(place, _to_the_overview))
-    threading.Thread(target=warm, args=(site,), name="acdis-warm", daemon=True).start()
+    threading.Thread(target=warm, args=(site, ours.state.results), name="acdis-warm", daemon=True).start()
     return app
 
 
@@ -74,16 +76,17 @@ def pages(site: Any) -> Any:
     from fastapi import FastAPI
     from starlette.staticfiles import StaticFiles
 
-    from acdis.dashboard import guard
+    from acdis.dashboard import safe_answers
     from acdis.dashboard.pages import PAGES
+    from acdis.dashboard.results import Results
     from acdis.dashboard.views import HERE
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.site = site
+    app.state.site, app.state.results, app.state.pages = site, Results(site), PAGES
     for page in PAGES:
         app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    guard.install(app)
+    safe_answers.install(app)
     return app
 
 

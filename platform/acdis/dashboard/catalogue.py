@@ -11,14 +11,14 @@ from acdis.ablation import spec as spec_files
 from acdis.dashboard import runs
 from acdis.dashboard.files import Files
 from acdis.dashboard.settings import Settings
-from acdis.dashboard.store import Store, StoreAwayError
+from acdis.dashboard.store import MlflowStore, StoreAwayError
 from acdis.errors import UserError
-from acdis.report import roster
+from acdis.report import spec_outline
 from acdis.report.facts import CellFacts, RowFacts, SpecFacts
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownSpecs:
     """Specs by name, none of their cells looked at, and what is wrong with others, a line each."""
 
     specs: Mapping[str, SpecFacts]
@@ -28,32 +28,32 @@ class Known:
 class Catalogue:
     """Reads specs, each once until it changes."""
 
-    def __init__(self, settings: Settings, files: Files, store: Store) -> None:
+    def __init__(self, settings: Settings, files: Files, store: MlflowStore) -> None:
         self._settings, self._files, self._store = settings, files, store
 
-    def known(self) -> Known:
+    def known(self) -> KnownSpecs:
         """Spec files first, in their order; then what only the home knows, then what only the store knows."""
         recorded, stored = self._recorded(), self._stored()
         files = {path.stem: path for path in self._settings.specs}
-        found: dict[str, SpecFacts | str] = {}
+        by_name: dict[str, SpecFacts | str] = {}
         for name in (*files, *recorded, *stored):
-            each = recorded.get(name)
-            if each is None and name in files:
-                each = self._files.read(files[name], _sketched, None)
-            each = each or stored.get(name)
-            if each is not None:
-                found[name] = each
-        specs = {name: each for name, each in found.items() if isinstance(each, SpecFacts)}
-        return Known(specs, tuple(each for each in found.values() if isinstance(each, str)))
+            facts = recorded.get(name)
+            if facts is None and name in files:
+                facts = self._files.read(files[name], _sketched, None)
+            facts = facts or stored.get(name)
+            if facts is not None:
+                by_name[name] = facts
+        specs = {name: facts for name, facts in by_name.items() if isinstance(facts, SpecFacts)}
+        return KnownSpecs(specs, tuple(problem for problem in by_name.values() if isinstance(problem, str)))
 
     def _recorded(self) -> dict[str, SpecFacts | str]:
         """What `ablate` has left in the home."""
         base = self._settings.base
-        found = {
+        outlines = {
             path.parent.name: self._files.read(path, _recorded, None)
-            for path in (roster.files(base) if base else ())
+            for path in (spec_outline.files(base) if base else ())
         }
-        return {name: each for name, each in found.items() if each is not None}
+        return {name: outline for name, outline in outlines.items() if outline is not None}
 
     def _stored(self) -> Mapping[str, SpecFacts]:
         """Specs of runs that were trained elsewhere: no more of them is known than tags say."""
@@ -63,7 +63,7 @@ class Catalogue:
             return {}
 
 
-def _stored(store: Store) -> Mapping[str, SpecFacts]:
+def _stored(store: MlflowStore) -> Mapping[str, SpecFacts]:
     roles: dict[str, dict[tuple[str, int], str]] = {}
     for cell, run in runs.cells(store).items():
         for spec, row, seed in roles_of(run):
@@ -73,7 +73,7 @@ def _stored(store: Store) -> Mapping[str, SpecFacts]:
 
 def _recorded(path: Path) -> SpecFacts | str:
     try:
-        return roster.read(path)
+        return spec_outline.read(path)
     except UserError as error:
         return str(error)
 
@@ -84,12 +84,12 @@ def _sketched(path: Path) -> SpecFacts | str | None:
         tree = config.read_yaml(path)
         if not {"rows", "grid", "extends"} & tree.keys():
             return None
-        return roster.sketch(spec_files.load(path))
+        return spec_outline.sketch(spec_files.load(path))
     except UserError as error:
         return str(error)
 
 
-def roles_of(run: runs.Run) -> Iterator[tuple[str, str, int]]:
+def roles_of(run: runs.MlflowRun) -> Iterator[tuple[str, str, int]]:
     """Spec, row and seed of each row that a run serves; what is not written like that is left out."""
     for role in run.tags.get("acdis.roles", "").split(", "):
         spec, _, rest = role.partition("/")
@@ -98,7 +98,7 @@ def roles_of(run: runs.Run) -> Iterator[tuple[str, str, int]]:
             yield spec, row, int(seed)
 
 
-def _from_tags(run: runs.Run, cells: Mapping[tuple[str, int], str]) -> SpecFacts:
+def _from_tags(run: runs.MlflowRun, cells: Mapping[tuple[str, int], str]) -> SpecFacts:
     tags = run.tags
     names = [name for name in tags.get("acdis.rows", "").split(", ") if name]
     rows = list(dict.fromkeys([*names, *(row for row, _ in cells)]))

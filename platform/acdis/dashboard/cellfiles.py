@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from acdis.ablation.cells import Cell
+from acdis.cells import Cell
 from acdis.config import flatten, read_yaml
-from acdis.dashboard.site import NotThereError
+from acdis.dashboard.state import NotThereError
 from acdis.errors import UserError
 
 #: Files that are listed at most, folders that are looked into, and bytes of a picture or a configuration.
@@ -34,12 +34,12 @@ class File:
 
 def listed(cell: Cell) -> tuple[list[File], bool]:
     """Its files by name, and whether there are more than are listed; links are left out."""
-    found: list[File] = []
+    listing: list[File] = []
     for file in _walk(cell.folder, "", DEPTH):
-        if len(found) == MOST:
-            return sorted(found, key=lambda each: each.path), True
-        found.append(file)
-    return sorted(found, key=lambda each: each.path), False
+        if len(listing) == MOST:
+            return sorted(listing, key=lambda file: file.path), True
+        listing.append(file)
+    return sorted(listing, key=lambda file: file.path), False
 
 
 def _walk(folder: Path, above: str, depth: int) -> Iterator[File]:
@@ -89,9 +89,9 @@ def pictures_of(cell: Cell, evaluation: str) -> dict[str, str]:
     Figure 5 of `report figures` where it was drawn for the case, else the evaluation's own.
     """
     folder = f"{cell.evaluations.name}/{evaluation}/{QUALITATIVE}"
-    found = {name: f"{folder}/{name}.png" for name in _pictures(cell, folder)}
+    pictures = {name: f"{folder}/{name}.png" for name in _pictures(cell, folder)}
     drawn = [name for name in _pictures(cell, FIGURES) if name.startswith(FIGURE5)]
-    return found | {name.removeprefix(FIGURE5): f"{FIGURES}/{name}.png" for name in drawn}
+    return pictures | {name.removeprefix(FIGURE5): f"{FIGURES}/{name}.png" for name in drawn}
 
 
 def _pictures(cell: Cell, folder: str) -> list[str]:

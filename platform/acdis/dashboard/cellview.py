@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from acdis import home
-from acdis.ablation.cells import Cell, read_json
-from acdis.ablation.survey import Status
+from acdis.ablation.standings import Status
+from acdis.cells import Cell, read_json
 from acdis.dashboard import cellfiles, summaries
 from acdis.dashboard.catalogue import roles_of
 from acdis.dashboard.files import stamp
 from acdis.dashboard.folders import is_name
-from acdis.dashboard.runs import Run
-from acdis.dashboard.site import NotThereError, Site
+from acdis.dashboard.runs import MlflowRun
+from acdis.dashboard.state import NotThereError, Site
 from acdis.dashboard.store import StoreAwayError
 from acdis.errors import UserError
 from acdis.evaluation.scores import Scores
@@ -44,7 +44,7 @@ class View:
     cell: Cell | None
     status: Status
     state: Mapping[str, Any]
-    run: Run | None
+    run: MlflowRun | None
     roles: tuple[Role, ...]
     settings: Mapping[str, str]
     tags: Mapping[str, str]
@@ -66,7 +66,7 @@ def view(site: Site, name: str) -> View:
         tags = dict(run.tags)
         return View(name, None, "missing", {}, run, tuple(roles_of(run)), _params(site, run), tags, {}, "")
     read = site.files.read
-    state = read(cell.folder / "state.json", read_json, {})
+    state = site.folders.seen(name, "").state
     lineage = read(cell.folder / "lineage.json", read_json, {})
     evaluation = _evaluation(cell, state)
     return View(
@@ -98,13 +98,13 @@ def scores(site: Site, shown: View) -> Scores | None:
         return None
 
 
-def _found(site: Site, name: str, runs: Mapping[str, Run]) -> str:
+def _found(site: Site, name: str, runs: Mapping[str, MlflowRun]) -> str:
     if _folder(site, name) is not None or name in runs:
         return name
     if not is_name(name):
         raise NotThereError("That is no name of a cell. Choose one on the page of a spec.")
     known = {*runs, *_folders(site.settings.base)}
-    matches = sorted(each for each in known if each.startswith(name))
+    matches = sorted(cell for cell in known if cell.startswith(name))
     if len(matches) == 1:
         return matches[0]
     what = (
@@ -132,15 +132,15 @@ def _evaluation(cell: Cell, state: Mapping[str, Any]) -> str:
     named = str(state.get("evaluation") or "")
     if is_name(named):
         return named
-    found = sorted(
+    dated = sorted(
         (when, path.parent.name)
         for path in cell.evaluations.glob("*/records.parquet")
         if (when := stamp(str(path)))
     )
-    return found[-1][1] if found else ""
+    return dated[-1][1] if dated else ""
 
 
-def _params(site: Site, run: Run) -> dict[str, str]:
+def _params(site: Site, run: MlflowRun) -> dict[str, str]:
     try:
         return {str(key): str(value) for key, value in site.store.rows(_PARAMS, run=run.id)}
     except StoreAwayError:
@@ -149,14 +149,14 @@ def _params(site: Site, run: Run) -> dict[str, str]:
 
 def _roles(tree: Mapping[str, Any]) -> list[Role]:
     """As they stand in the folder; what is not written like that is left out."""
-    found = []
+    readable = []
     roles = tree.get("roles")
     for role in roles if isinstance(roles, list) else ():
         try:
-            found.append((str(role["spec"]), str(role["row"]), int(role["seed"])))
+            readable.append((str(role["spec"]), str(role["row"]), int(role["seed"])))
         except (KeyError, TypeError, ValueError):
             continue
-    return found
+    return readable
 
 
 def _texts(tree: Any) -> dict[str, str]:

@@ -14,10 +14,10 @@ Stamp = tuple[int, int]
 def stamp(path: str) -> Stamp | None:
     """None where there is no such file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 class Files:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from acdis import home
-from acdis.ablation.cells import Cell, hours_of, read_json
-from acdis.ablation.notes import DamagedError, Times, read
-from acdis.ablation.survey import Status, status_of
+from acdis.ablation.standings import Status, status_of
+from acdis.cells import Cell, attempts, hours_of, read_json, summed
+from acdis.cells.schemas import Capacity, DamagedError, Times, read
 from acdis.dashboard.files import Files, Stamp, stamp
 from acdis.evaluation.scores import Scores, read_file
 from acdis.report import collect
+from acdis.tracking.epochs import times
+from acdis.tracking.journal import EPOCHS, JOURNAL, epochs_of
 
 
 @dataclass(frozen=True)
-class Seen:
+class FolderState:
     """A cell's folder at this moment.
 
     Attributes:
@@ -30,7 +32,7 @@ class Seen:
     scores: Stamp | None
 
 
-ABSENT = Seen("missing", {}, None)
+ABSENT = FolderState("missing", {}, None)
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,17 @@ class Folders:
             raise LookupError(name)
         return Cell(home.cells(self.base) / name)
 
-    def seen(self, name: str, evaluation: str) -> Seen:
+    def seen(self, name: str, evaluation: str) -> FolderState:
         """How a cell and its scores stand."""
         paths = self._found(name, evaluation)
         if paths is None:
             return ABSENT
         state: Mapping[str, Any] = self.files.read(paths.state, _state, {})
+        if state.get("status") == "starting":  # from then on its workers speak, in files of their own
+            state = attempts.over(state, attempts.told(self.cell(name).folder))
         scores = stamp(paths.records) if state else None
         whole = scores is not None and stamp(paths.weights) is not None
-        return Seen(status_of(state, lambda: whole, lambda: self.cell(name).busy()), state, scores)
+        return FolderState(status_of(state, lambda: whole, lambda: self.cell(name).busy()), state, scores)
 
     def scores(self, name: str, evaluation: str) -> Scores:
         """Per-case scores.
@@ -81,8 +85,8 @@ class Folders:
         paths = self._found(name, evaluation)
         if paths is None or not paths.records:
             raise LookupError(name)
-        found = self.files.read(paths.records, read_file, None)
-        return read_file(Path(paths.records)) if found is None else found  # which says what is wrong
+        scores = self.files.read(paths.records, read_file, None)
+        return read_file(Path(paths.records)) if scores is None else scores  # which says what is wrong
 
     def has_read(self, name: str, evaluation: str) -> bool:
         """Whether `scores` would answer at once."""
@@ -90,9 +94,28 @@ class Folders:
         return paths is not None and self.files.knows(paths.records, read_file)
 
     def hours(self, name: str, state: Mapping[str, Any]) -> dict[str, float]:
-        """What the training cost, by `cpu` or `gpu`; reads the history."""
+        """What the training cost, its parts' included, by `cpu` or `gpu`; reads the history."""
+        told = self._times(name)
+        parts = [
+            hours_of(self._times(part).get("epochs", []), self.seen(part, "").state)
+            for part in told.get("parts", [])
+        ]
+        return summed([hours_of(told.get("epochs", []), state), *parts])
+
+    def capacity(self, name: str) -> dict[str, float]:
+        """How large its method is; see `Cell.capacity`."""
         paths = self._found(name, "")
-        return hours_of(self.files.read(paths.history, _epochs, []) if paths else [], state)
+        return self.files.read(paths.history, _read_capacity, {}).get("capacity", {}) if paths else {}
+
+    def _times(self, name: str) -> dict[str, Any]:
+        paths = self._found(name, "")
+        if paths is None:
+            return {}
+        history: dict[str, Any] = self.files.read(paths.history, _read_times, {})
+        if history.get("epochs") or history.get("parts"):
+            return history
+        folder = self.cell(name).folder  # it is under way, or has not come to its end: see `report.spent`
+        return self.files.read(folder / EPOCHS, _told, {}) or self.files.read(folder / JOURNAL, _told, {})
 
     def tags(self, name: str) -> Mapping[str, str]:
         """What the cell was trained with: commit, versions, device."""
@@ -111,10 +134,10 @@ class Folders:
             cell = self.cell(name)
         except LookupError:
             return None
-        scores = cell.evaluations / evaluation / "records.parquet" if is_name(evaluation) else ""
+        scores = cell.records(evaluation) if is_name(evaluation) else ""
         others = (cell.folder / file for file in ("history.json", "lineage.json"))
         return _Paths(
-            str(cell.folder / "state.json"), str(cell.weights), str(scores), *(str(each) for each in others)
+            str(cell.folder / "state.json"), str(cell.weights), str(scores), *(str(other) for other in others)
         )
 
 
@@ -130,6 +153,13 @@ def _state(path: Path) -> dict[str, Any]:
         return {"status": collect.DAMAGED}
 
 
-def _epochs(history: Path) -> list[dict[str, Any]]:
-    epochs: list[dict[str, Any]] = read(history, Times).get("epochs", [])
-    return epochs
+def _read_capacity(history: Path) -> dict[str, Any]:
+    return read(history, Capacity)
+
+
+def _read_times(history: Path) -> dict[str, Any]:
+    return read(history, Times)
+
+
+def _told(journal: Path) -> dict[str, Any]:
+    return {"epochs": times(epochs_of(journal.parent))}

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import stdtrit
 
-from acdis.ablation.cells import read_json
-from acdis.dashboard.site import Look, Site
+from acdis.cells import read_json
+from acdis.dashboard.state import SeenCell, Site
 from acdis.dashboard.store import StoreAwayError
 from acdis.evaluation.statistics import ALPHA
 from acdis.tracking.epochs import epoch_values
@@ -44,7 +44,7 @@ class History:
     values: Mapping[str, np.ndarray]
 
 
-def of(site: Site, look: Look) -> History | None:
+def of(site: Site, look: SeenCell) -> History | None:
     """What is known of a cell's training; none before its first epoch."""
     try:
         folder = site.folders.cell(look.cell.cell).folder
@@ -54,8 +54,8 @@ def of(site: Site, look: Look) -> History | None:
     if folder is not None:
         done = read(folder / "history.json", _written, None) or _newest(read, folder)
         if done is not None:
-            found: History = done
-            return found
+            history: History = done
+            return history
     if look.run is None:
         return None
     try:
@@ -71,14 +71,16 @@ def _newest(read: Callable[..., History | None], folder: Path) -> History | None
 
 def _written(path: Path) -> History | None:
     """From `history.json`, which stands there at the end of a training."""
-    found = {}
+    by_epoch = {}
     entries = read_json(path).get("epochs")
     for entry in entries if isinstance(entries, list) else ():
         try:
-            found[int(entry["epoch"])] = {name: float(value) for name, value in epoch_values(entry).items()}
+            by_epoch[int(entry["epoch"])] = {
+                name: float(value) for name, value in epoch_values(entry).items()
+            }
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
-    return _arrays(found)
+    return _arrays(by_epoch)
 
 
 def _told(path: Path) -> History | None:
@@ -90,20 +92,20 @@ def _told(path: Path) -> History | None:
 
 
 def _stored(site: Site, run: str) -> Epochs:
-    found: dict[int, dict[str, float]] = {}
+    by_epoch: dict[int, dict[str, float]] = {}
     for key, step, value, is_nan in site.store.rows(_METRICS, run=run):
-        found.setdefault(int(step), {})[str(key)] = float("nan") if is_nan else float(value)
-    return found
+        by_epoch.setdefault(int(step), {})[str(key)] = float("nan") if is_nan else float(value)
+    return by_epoch
 
 
-def _arrays(found: Epochs) -> History | None:
-    if not found:
+def _arrays(by_epoch: Epochs) -> History | None:
+    if not by_epoch:
         return None
-    epochs = sorted(found)
-    every = {name for values in found.values() for name in values}
+    epochs = sorted(by_epoch)
+    every = {name for values in by_epoch.values() for name in values}
     names = sorted(name for name in every if name.startswith((LOSS, VALIDATION)) and len(name) <= LONGEST)
     values = {
-        name: np.array([found[epoch].get(name, np.nan) for epoch in epochs], dtype=np.float64)
+        name: np.array([by_epoch[epoch].get(name, np.nan) for epoch in epochs], dtype=np.float64)
         for name in names
     }
     for curve in values.values():
@@ -134,13 +136,13 @@ def together(histories: Sequence[History], name: str, band: str) -> Curve | None
     Args:
         band: `range`, the smallest and largest seed, or `ci`, the 95 % interval of the mean (Student's t).
     """
-    having = [each for each in histories if name in each.values]
+    having = [history for history in histories if name in history.values]
     if not having:
         return None
-    epochs = np.unique(np.concatenate([each.epochs for each in having]))
+    epochs = np.unique(np.concatenate([history.epochs for history in having]))
     values = np.full((len(having), len(epochs)), np.nan)
-    for line, each in zip(values, having, strict=True):
-        line[np.searchsorted(epochs, each.epochs)] = each.values[name]
+    for line, history in zip(values, having, strict=True):
+        line[np.searchsorted(epochs, history.epochs)] = history.values[name]
     known = ~np.isnan(values).all(axis=0)
     if not known.any():
         return None

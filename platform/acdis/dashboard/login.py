@@ -7,8 +7,9 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from acdis import files
 from acdis.dashboard import runs
-from acdis.dashboard.site import Site
+from acdis.dashboard.state import Site
 from acdis.dashboard.store import StoreAwayError
 
 #: MLflow answers with the experiments that this visitor may read; without a login it answers 401.
@@ -33,7 +34,7 @@ class Login:
         status, headers, body = await self._asked(scope)
         if status == 200:
             if await run_in_threadpool(self._shown) <= {
-                int(each["experiment_id"]) for each in body.get("experiments", ())
+                int(experiment["experiment_id"]) for experiment in body.get("experiments", ())
             }:
                 await self._pages(scope, receive, send)
                 return
@@ -41,7 +42,7 @@ class Login:
         else:
             said = b"Log in with a user of this MLflow server." if status == 401 else b"MLflow refuses this."
             kept = (b"www-authenticate", b"location")
-            headers = [each for each in headers if each[0].lower() in kept]
+            headers = [header for header in headers if header[0].lower() in kept]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": said})
 
@@ -53,23 +54,23 @@ class Login:
 
     async def _asked(self, scope: Any) -> tuple[int, list[tuple[bytes, bytes]], dict[str, Any]]:
         """MLflow's answers to the visitor's search for experiments, all pages of it."""
-        found: list[Any] = []
+        experiments: list[Any] = []
         token = ""
         while True:
             question = {"max_results": _PAGE} | ({"page_token": token} if token else {})
             status, headers, body = await self._call(scope, json.dumps(question).encode())
             try:
-                answer = json.loads(body) if status == 200 else {}
+                answer = files.json_of(body) if status == 200 else {}
             except ValueError:
                 return 502, [], {}
-            found += answer.get("experiments", ())
+            experiments += answer.get("experiments", ())
             token = answer.get("next_page_token", "")
             if status != 200 or not token:
-                return status, headers, {"experiments": found}
+                return status, headers, {"experiments": experiments}
 
     async def _call(self, scope: Any, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         kept = (b"authorization", b"cookie", b"host")
-        headers = [each for each in scope["headers"] if each[0].lower() in kept]
+        headers = [header for header in scope["headers"] if header[0].lower() in kept]
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         path = self._site.settings.prefix + _QUESTION
         kept_keys = ("type", "asgi", "http_version", "scheme", "client", "server")

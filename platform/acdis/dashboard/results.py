@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from acdis.ablation.spec import Question
 from acdis.dashboard import summaries
-from acdis.dashboard.site import Look, Site
+from acdis.dashboard.state import SeenCell, Site
 from acdis.dashboard.store import StoreAwayError
 from acdis.errors import UserError
 from acdis.evaluation.scores import Scores
 from acdis.report.comparison import Comparison, compare, figures
 from acdis.report.facts import CellFacts, RowFacts, RowScores, SpecFacts, with_scores
 from acdis.report.sections import Compared
-from acdis.vocabulary import REGIONS
 
-#: Files of records that are read while a visitor waits, and tests that are made meanwhile.
-FEW_FILES, FEW_TESTS = 60, 60
+#: Files of records that are read while a visitor waits.
+FEW_FILES = 60
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ class Results:
             return Result(self._quick(spec, looks), whole=False, elsewhere=True)
         return Result(self._whole(spec, looks), whole=True)
 
-    def _is_quick(self, spec: SpecFacts, looks: Sequence[Look]) -> bool:
+    def _is_quick(self, spec: SpecFacts, looks: Sequence[SeenCell]) -> bool:
         kept = self._kept.get(spec.name)
         if kept is not None and kept.key == _key(spec, looks):
             return True
         has_read = self._site.folders.has_read
         unread = sum(not has_read(look.cell.cell, look.cell.evaluation) for look in looks if look.cell.scored)
-        return unread <= FEW_FILES and len(REGIONS) * len(spec.rows) <= FEW_TESTS
+        return unread <= FEW_FILES
 
-    def _whole(self, spec: SpecFacts, looks: Sequence[Look]) -> Compared:
+    def _whole(self, spec: SpecFacts, looks: Sequence[SeenCell]) -> Compared:
         key = _key(spec, looks)
         with self._lock:
             lock = self._locks.setdefault(spec.name, threading.Lock())
@@ -99,9 +99,9 @@ class Results:
             except UserError:
                 unreadable.add(names)
         known = _Kept(key, scores, frozenset(unreadable), Comparison({}, (), (), 0))
-        return replace(known, comparison=compare(_rows(spec, known)[1], spec.baseline))
+        return replace(known, comparison=compare(_rows(spec, known)[1], *_asked(spec)))
 
-    def _quick(self, spec: SpecFacts, looks: Sequence[Look]) -> Compared:
+    def _quick(self, spec: SpecFacts, looks: Sequence[SeenCell]) -> Compared:
         known, rows, place = self._summaries(), [], iter(looks)
         for row in spec.rows:
             mine = [next(place) for _ in row.cells]
@@ -112,8 +112,9 @@ class Results:
             }
             missing = tuple(look.cell.seed for look in mine if look.cell.seed not in seeds)
             rows.append(replace(_row(replace(row, cells=()), {}), seeds=seeds, missing=missing))
-        found = {row.id: replace(figures(row.seeds), cases=(0, 0)) for row in rows if row.seeds}
-        return spec, rows, Comparison(found, (), (), 0)
+        by_row = {row.id: figures(row.seeds) for row in rows if row.seeds}
+        by_row = {name: replace(of_row, cases=(0, 0), penalties=None) for name, of_row in by_row.items()}
+        return spec, rows, Comparison(by_row, (), (), 0)
 
     def _summaries(self) -> Mapping[str, Scores]:
         try:
@@ -122,19 +123,23 @@ class Results:
             return {}
 
 
-def _same(look: Look) -> bool:
+def _same(look: SeenCell) -> bool:
     """Whether MLflow's scores of a cell are those of this evaluation: of other cases they are no use."""
     state = look.seen.state
     return not state or (look.cell.scored and state.get("evaluation") == look.cell.evaluation)
 
 
-def _key(spec: SpecFacts, looks: Sequence[Look]) -> Any:
+def _key(spec: SpecFacts, looks: Sequence[SeenCell]) -> Any:
     """Equal as long as the comparison would be."""
     rows = tuple((row.id, repr(row.paper)) for row in spec.rows)
     cells = tuple(
         (look.row, look.cell.seed, look.cell.cell, look.cell.evaluation, look.seen.scores) for look in looks
     )
-    return spec.baseline, rows, cells
+    return _asked(spec), rows, cells
+
+
+def _asked(spec: SpecFacts) -> tuple[str, tuple[Question, ...] | None, float]:
+    return spec.baseline, spec.family, spec.margin
 
 
 def _rows(spec: SpecFacts, kept: _Kept) -> tuple[SpecFacts, list[RowScores]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from acdis.dashboard.store import Store
+from acdis.dashboard.store import MlflowStore
 from acdis.tracking.remote import CELL_TAG, SPEC_TAG
 
 #: Runs that bear a tag, the oldest first: neither they nor their experiment deleted.
@@ -26,7 +26,7 @@ _COSTS = (
 
 
 @dataclass(frozen=True)
-class Run:
+class MlflowRun:
     """One run in MLflow.
 
     Attributes:
@@ -51,22 +51,22 @@ class Run:
         return f"#/experiments/{self.experiment}/runs/{self.id}"
 
 
-def cells(store: Store) -> Mapping[str, Run]:
+def cells(store: MlflowStore) -> Mapping[str, MlflowRun]:
     """The run of each cell, by the cell's name. Raises StoreAwayError."""
-    return store.kept("cells", lambda each: _marked(each, CELL_TAG))
+    return store.kept("cells", lambda store: _marked(store, CELL_TAG))
 
 
-def specs(store: Store) -> Mapping[str, Run]:
+def specs(store: MlflowStore) -> Mapping[str, MlflowRun]:
     """The parent run of each spec, by the spec's name. Raises StoreAwayError."""
-    return store.kept("specs", lambda each: _marked(each, SPEC_TAG))
+    return store.kept("specs", lambda store: _marked(store, SPEC_TAG))
 
 
-def experiments(store: Store) -> frozenset[int]:
+def experiments(store: MlflowStore) -> frozenset[int]:
     """Ids of the experiments that hold runs of ours. Raises StoreAwayError."""
-    return frozenset(run.experiment for found in (cells(store), specs(store)) for run in found.values())
+    return frozenset(run.experiment for by_name in (cells(store), specs(store)) for run in by_name.values())
 
 
-def _marked(store: Store, tag: str) -> Mapping[str, Run]:
+def _marked(store: MlflowStore, tag: str) -> Mapping[str, MlflowRun]:
     tags: dict[str, dict[str, str]] = {}
     for run, key, value in store.rows(_TAGS, tag=tag):
         tags.setdefault(run, {})[key] = value
@@ -74,6 +74,6 @@ def _marked(store: Store, tag: str) -> Mapping[str, Run]:
     for run, key, value in store.rows(_COSTS, no=False) if tag == CELL_TAG else ():
         hours.setdefault(run, {})[key.removesuffix("_hours")] = value
     return {  # of several that bear one name the newest stands
-        name: Run(run, experiment, name, status, start, end, tags.get(run, {}), hours.get(run, {}))
+        name: MlflowRun(run, experiment, name, status, start, end, tags.get(run, {}), hours.get(run, {}))
         for run, experiment, status, start, end, name in store.rows(_MARKED, tag=tag)
     }

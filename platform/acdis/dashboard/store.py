@@ -29,7 +29,7 @@ class StoreAwayError(Exception):
     """The store cannot be read; one line, without passwords."""
 
 
-class Store:
+class MlflowStore:
     """Rows of the store's tables, and what was made of them until the store changes."""
 
     def __init__(self, uri: str) -> None:
@@ -60,7 +60,7 @@ class Store:
         except (SQLAlchemyError, sqlite3.Error, ImportError) as error:
             raise StoreAwayError(self._reason(error)) from None
 
-    def kept(self, name: str, load: Callable[[Store], T]) -> T:
+    def kept(self, name: str, load: Callable[[MlflowStore], T]) -> T:
         """What `load` makes of this store; made again only when the store has changed.
 
         Raises:
@@ -91,11 +91,11 @@ class Store:
         if path is None:
             return self._server()
         try:
-            found = os.stat(path)
+            status = os.stat(path)
         except OSError:
             raise StoreAwayError(f"there is no store at {self.address} yet") from None
-        if self._file != (found.st_dev, found.st_ino):  # new, or another file of that name
-            self._file = (found.st_dev, found.st_ino)
+        if self._file != (status.st_dev, status.st_ino):  # new, or another file of that name
+            self._file = (status.st_dev, status.st_ino)
             self._engine = _sqlite(path)
         return self._engine
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from acdis.dashboard.store import Store
+from acdis.dashboard.store import MlflowStore
 from acdis.evaluation.scores import Scores
 from acdis.tracking.remote import CELL_TAG
 from acdis.vocabulary import REGIONS, SUBSETS, metric_name
@@ -31,18 +31,18 @@ _PLACES = {name: place for place, name in enumerate(_NAMES)}
 _FIGURES = len(SUBSETS) * len(REGIONS)
 
 
-def of_runs(store: Store) -> Mapping[str, Scores]:
+def of_runs(store: MlflowStore) -> Mapping[str, Scores]:
     """By the run's id; runs that lack a Dice or have one that is none are left out. Raises StoreAwayError."""
     return store.kept("summaries", _read)
 
 
-def _read(store: Store) -> Mapping[str, Scores]:
-    found: dict[str, list[float]] = {}
+def _read(store: MlflowStore) -> Mapping[str, Scores]:
+    by_run: dict[str, list[float]] = {}
     for run, key, value in store.rows(_METRICS, tag=CELL_TAG, no=False):
         place = _PLACES.get(key)
         if place is not None:
-            found.setdefault(run, [np.nan] * len(_NAMES))[place] = value
-    made = {run: _scores(np.array(values)) for run, values in found.items()}
+            by_run.setdefault(run, [np.nan] * len(_NAMES))[place] = value
+    made = {run: _scores(np.array(values)) for run, values in by_run.items()}
     return {run: scores for run, scores in made.items() if scores is not None}
 
 

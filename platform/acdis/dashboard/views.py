@@ -13,9 +13,10 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from acdis.ablation.pace import clock
-from acdis.dashboard.site import Site
-from acdis.report import words
+from acdis.cells.time_left import clock
+from acdis.dashboard.results import Results
+from acdis.dashboard.state import Site
+from acdis.report import phrases
 from acdis.report.facts import PHANTOM_WARNING, SpecFacts
 from acdis.version import __version__
 
@@ -28,8 +29,14 @@ _HARMLESS = {ord(character): f"\\u{ord(character):04x}" for character in "<>&'\u
 
 def site(request: Request) -> Site:
     """What the page reads."""
-    found: Site = request.app.state.site
-    return found
+    site: Site = request.app.state.site
+    return site
+
+
+def results(request: Request) -> Results:
+    """Tables of specs."""
+    results: Results = request.app.state.results
+    return results
 
 
 def page(request: Request, template: str, status: int = 200, /, **context: Any) -> HTMLResponse:
@@ -76,13 +83,11 @@ def short(text: Any, most: int = LONGEST) -> str:
 
 
 def _common(request: Request) -> dict[str, Any]:
-    from acdis.dashboard.pages import PAGES
-
     root = request.scope.get("root_path", "").rstrip("/")
     return {
         "root": root,
         "mlflow": root.rpartition("/")[0] + "/",
-        "pages": PAGES,
+        "pages": request.app.state.pages,
         "path": request.scope["path"].removeprefix(root) or "/",
         "version": __version__,
         "chosen_spec": request.query_params.get("spec", "")[:LONGEST],
@@ -122,7 +127,7 @@ def _templates() -> Environment:
         "data": _for_script,
         "short": short,
         "clock": clock,
-        "hours": words.hours,
+        "hours": phrases.hours,
         "query": urlencode,
     }
     return made

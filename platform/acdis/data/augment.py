@@ -134,7 +134,8 @@ def augment(
     if options.rotation:
         plane = PLANES[generator.integers(len(PLANES))]
         degrees = int(generator.integers(-options.rotation, options.rotation))
-        images = rotate(images, degrees, plane, fill=_FILL[options.rotation_fill])
+        nearest = options.rotation_images == "nearest"
+        images = rotate(images, degrees, plane, nearest=nearest, fill=_FILL[options.rotation_fill])
         labels = rotate(labels, degrees, plane, nearest=True)
     if options.intensity_scale or options.intensity_shift:
         scale, shift = draw_intensity(images.shape, options, generator)

@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -28,9 +28,10 @@ import numpy as np
 
 from acdis import config, files
 from acdis.data.cases import Case, copies, image_digest, read
-from acdis.data.entry import ARRAYS, MAX_LESION_VOXELS, Entry, open_entry
 from acdis.data.fingerprints import fingerprint, stamps
+from acdis.data.prepared_case import ARRAYS, MAX_LESION_VOXELS, Entry, open_entry
 from acdis.data.preprocess import preprocess
+from acdis.data.problems import gathered_lines
 from acdis.errors import UserError
 
 _STALE_SECONDS = 24 * 3600
@@ -67,19 +68,40 @@ def prepare(
                 progress(done, len(cases))
     finally:  # on Ctrl-C too: what has not begun is dropped
         pool.shutdown(wait=False, cancel_futures=True)
+    return _whole(cases, entries, errors)
+
+
+def opened(cases: Sequence[Case], data: config.Data, cache: Path, processes: int) -> dict[str, Entry] | None:
+    """As `prepare`, but nothing is made or written: none where any of the cases is not prepared.
+
+    Raises:
+        UserError: as `prepare`, for what can be told without making any.
+    """
+    made = {folder.name.rpartition("-")[0] for folder in cache.glob("[!.]*-*")}
+    if not all(case.name in made for case in cases):  # told without reading their files
+        return None
+    with ThreadPoolExecutor(max(1, processes)) as pool:
+        prepared = list(pool.map(lambda case: _open(case, _mark(case, data, cache), cache), cases))
+    entries = {entry.name: entry for entry in prepared if entry is not None}
+    return _whole(cases, entries, {}) if len(entries) == len(cases) else None
+
+
+def _whole(cases: Sequence[Case], entries: Mapping[str, Entry], errors: dict[str, str]) -> dict[str, Entry]:
+    """The entries with their patients, in the order of the cases; no two may be copies."""
     folders = {case.name: case.images[0].parent for case in cases}
     for name, other in copies({name: entry.voxels for name, entry in entries.items()}).items():
         errors[name] = f"{folders[name]}: duplicate case: the same images as {other}"
-    _refuse(errors, len(cases))
-    return {case.name: replace(entries[case.name], patient=case.patient or case.name) for case in cases}
+    _refuse(errors, folders)
+    return {
+        case.name: replace(entries[case.name], patient=case.patient or case.name, source=case)
+        for case in cases
+    }
 
 
-def _refuse(errors: Mapping[str, str], count: int) -> None:
+def _refuse(errors: Mapping[str, str], names: Collection[str]) -> None:
     if errors:
-        lines = "".join(
-            f"\n  {message}" for message in dict.fromkeys(errors[name] for name in sorted(errors))
-        )
-        raise UserError(f"{len(errors)} of {count} cases cannot be used:{lines}")
+        lines = "".join(f"\n  {line}" for line in gathered_lines(sorted(errors.items()), names))
+        raise UserError(f"{len(errors)} of {len(names)} cases cannot be used:{lines}")
 
 
 def _make_folders(cache: Path) -> None:
@@ -101,17 +123,29 @@ def _make_folders(cache: Path) -> None:
 def _entry(case: Case, data: config.Data, cache: Path) -> Entry:
     """Open a prepared case, made now if it is not there whole."""
     before = stamps(case)
+    mark = _mark(case, data, cache)
+    entry = _open(case, mark, cache)
+    if entry is None:
+        folder = _folder(case, mark, cache)
+        with _made_once(cache, folder.name):
+            entry = _open(case, mark, cache) or _make(case, data, cache, folder, mark, before)
+    return entry
+
+
+def _mark(case: Case, data: config.Data, cache: Path) -> str:
     try:
-        mark = fingerprint(case, data, cache)
+        return fingerprint(case, data, cache)
     except OSError as error:
         read(case)  # says all that is wrong with the case, not only with this file
         raise UserError(f"{error.filename}: cannot be read ({files.reason(error)})") from None
-    folder = cache / f"{case.name}-{mark[:12]}"
-    found = open_entry(folder, case.name, mark)
-    if found is None:
-        with _made_once(cache, folder.name):
-            found = open_entry(folder, case.name, mark) or _make(case, data, cache, folder, mark, before)
-    return found
+
+
+def _folder(case: Case, mark: str, cache: Path) -> Path:
+    return cache / f"{case.name}-{mark[:12]}"
+
+
+def _open(case: Case, mark: str, cache: Path) -> Entry | None:
+    return open_entry(_folder(case, mark, cache), case.name, mark)
 
 
 def _make(case: Case, data: config.Data, cache: Path, folder: Path, mark: str, before: Any) -> Entry:

@@ -11,8 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from acdis.data import background, nifti, orientation
-from acdis.data.layouts import MSD_CHANNELS, Case, Finding, find
+from acdis.data import background, nifti, orientation, truth
+from acdis.data.case import Case
+from acdis.data.images_tr import MSD_CHANNELS
+from acdis.data.layouts import Finding, find
+from acdis.data.parts import (
+    Part,
+    equal_parts,
+    grid_problems,
+    header_notes,
+    on_background,
+    part_problems,
+    single,
+)
 from acdis.data.problems import Note, Problem
 from acdis.data.schemes import Scheme, meanings
 from acdis.errors import UserError
@@ -33,11 +44,8 @@ __all__ = [
     "read_labels",
 ]
 
-#: Grids of one case may lie this far apart at their corners, in voxels: headers round differently.
-_SHIFT_TOLERANCE = 0.1
 #: Labels so near to a whole number are taken for it: files that scale or resample round.
 _LABEL_TOLERANCE = 0.01
-_OBLIQUE = 5.0  # degrees
 
 
 @dataclass(frozen=True)
@@ -75,17 +83,6 @@ class Volume:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One modality, or the segmentation, as its file has it: voxels [D, H, W] and affine."""
-
-    name: str
-    path: Path
-    voxels: np.ndarray
-    affine: np.ndarray
-    apart: float
-
-
 def check(
     cases: Sequence[Case], processes: int, progress: Callable[[int, int], None] | None = None
 ) -> list[CaseReport]:
@@ -121,20 +118,21 @@ def read(case: Case) -> Volume:
     return volume
 
 
-def read_labels(case: Case) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """The segmentation alone: indices in `CLASSES`, uint8 [D, H, W] in the file's axes, and mm per voxel.
+def read_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """The segmentation alone: indices in `CLASSES`, uint8 [D, H, W] in the file's axes, and its affine, 4×4.
 
     Raises:
-        UserError: it cannot be read, or holds labels that its scheme does not know.
+        UserError: it cannot be read, or holds labels that its scheme does not know, NaN or inf.
     """
     try:
         voxels, affine, apart = nifti.load(case.segmentation, dimensions=3)
     except nifti.UnreadableError as error:
         raise UserError(f"{case.segmentation}: {error}") from None
-    part = _rounded(_Part("segmentation", case.segmentation, voxels, affine, apart), [])
-    if problems := _label_problems(case, part.path, _values(part.voxels)):
+    part = _rounded(Part("segmentation", case.segmentation, voxels, affine, apart), [])
+    problems = [Problem(case.name, part.path, reason) for _, reason in part_problems([part])]
+    if problems := problems or _label_problems(case, part.path, _values(part.voxels)):
         raise UserError("; ".join(map(str, problems)))
-    return _remap(part.voxels, case.scheme), nifti.voxel_sizes(affine)
+    return _remap(part.voxels, case.scheme), affine
 
 
 def image_digest(volume: Volume) -> str:
@@ -156,7 +154,9 @@ def _with_copy(report: CaseReport, same: Mapping[str, str]) -> CaseReport:
     name = report.case.name
     if name not in same:
         return report
-    problem = Problem(name, report.case.images[0].parent, f"duplicate case: the same images as {same[name]}")
+    problem = Problem(
+        name, report.case.images[0].parent, f"duplicate case: the same images as {same[name]}", same[name]
+    )
     return replace(report, problems=(*report.problems, problem))
 
 
@@ -176,11 +176,11 @@ def _inspect(case: Case) -> tuple[CaseReport, Volume | None]:
     shape = parts[0].voxels.shape if parts else None
     spacing = nifti.voxel_sizes(parts[0].affine) if parts else None
     axes = orientation.axes(parts[0].affine) if parts else ""
-    notes = list(_header_notes(parts))
-    parts = [_on_background(part, notes) for part in parts]
-    problems += [Problem(case.name, part.path, reason) for part, reason in _part_problems(parts)]
-    problems += [Problem(case.name, part.path, reason) for part, reason in _grid_problems(parts)]
-    problems += [Problem(case.name, part.path, reason) for part, reason in _equal_parts(parts)]
+    notes = list(header_notes(parts))
+    parts = [on_background(part, notes) for part in parts]
+    problems += [Problem(case.name, part.path, reason) for part, reason in part_problems(parts)]
+    problems += [Problem(case.name, part.path, reason) for part, reason in grid_problems(parts)]
+    problems += [Problem(case.name, part.path, reason) for part, reason in equal_parts(parts)]
     values: tuple[float, ...] = ()
     segmentation = next((part for part in parts if part.name not in MODALITIES), None)
     if segmentation is not None:
@@ -192,10 +192,15 @@ def _inspect(case: Case) -> tuple[CaseReport, Volume | None]:
         told = tuple(Note(case.name, text) for text in notes)
         return CaseReport(case, shape, spacing, values, tuple(problems), axes, told), None
     images = np.stack([part.voxels for part in parts if part.name in MODALITIES])
-    notes += background.doubts((images != 0).any(axis=0), spacing)
-    volume = _volume(images, _remap(segmentation.voxels, case.scheme), parts[0].affine, tuple(notes))
+    classes = _remap(segmentation.voxels, case.scheme)
+    brain = (images != 0).any(axis=0)
+    notes += background.doubts(brain, spacing)
+    wrong, doubts = truth.against_brain(classes > 0, brain)
+    notes += doubts
     told = tuple(Note(case.name, text) for text in notes)
-    return CaseReport(case, shape, spacing, values, (), axes, told), volume
+    untrue = tuple(Problem(case.name, segmentation.path, reason) for reason in wrong)
+    report = CaseReport(case, shape, spacing, values, untrue, axes, told)
+    return report, None if untrue else _volume(images, classes, parts[0].affine, tuple(notes))
 
 
 def _volume(images: np.ndarray, classes: np.ndarray, affine: np.ndarray, notes: tuple[str, ...]) -> Volume:
@@ -207,34 +212,7 @@ def _volume(images: np.ndarray, classes: np.ndarray, affine: np.ndarray, notes: 
     return Volume(images, classes, affine, nifti.voxel_sizes(affine), notes)
 
 
-def _header_notes(parts: Sequence[_Part]) -> Iterator[str]:
-    """What the headers say twice and not alike, and grids that are oblique."""
-    for part in parts:
-        if part.apart > _SHIFT_TOLERANCE * min(nifti.voxel_sizes(part.affine)):
-            yield f"{part.name}: sform and qform lie up to {part.apart:.3g} mm apart; the sform is taken"
-    if parts and (tilt := orientation.tilt(parts[0].affine)) > _OBLIQUE:
-        yield f"its grid is oblique by {tilt:.0f}°; the axes are taken for the nearest ones"
-
-
-def _on_background(part: _Part, notes: list[str]) -> _Part:
-    """The part with a background of 0: where the border shares another value, that is taken away."""
-    if part.name not in MODALITIES or not (value := background.background(part.voxels)):
-        return part
-    notes.append(f"{part.name}: the background is {value:g} and not 0; it is taken away")
-    return replace(part, voxels=part.voxels - np.float32(value))
-
-
-def _equal_parts(parts: Sequence[_Part]) -> Iterator[tuple[_Part, str]]:
-    """Modalities that hold the voxels of another."""
-    seen: dict[str, _Part] = {}
-    for part in parts:
-        if part.name in MODALITIES and part.voxels.any():
-            first = seen.setdefault(hashlib.sha256(part.voxels.tobytes()).hexdigest(), part)
-            if first is not part:
-                yield part, f"{part.name} holds the same voxels as {first.name}: one of the two is a copy"
-
-
-def _rounded(part: _Part, notes: list[str]) -> _Part:
+def _rounded(part: Part, notes: list[str]) -> Part:
     """Labels that lie next to whole numbers as whole numbers; others stay, and are refused later."""
     voxels = part.voxels
     if voxels.dtype.kind != "f" or not np.isfinite(voxels).all():
@@ -256,9 +234,9 @@ def _outside(scheme: Scheme, voxels: np.ndarray) -> Iterator[str]:
             yield f"segmentation: {count:,} voxels of {what} (label {value}) belong to none of WT, TC and ET"
 
 
-def _load(case: Case, problems: list[Problem]) -> list[_Part]:
+def _load(case: Case, problems: list[Problem]) -> list[Part]:
     """The parts that can be read, images as float32 in C order; the others go to `problems`."""
-    parts: list[_Part] = []
+    parts: list[Part] = []
     names = (
         [("all modalities", case.images[0])]
         if case.layout == "msd"
@@ -272,59 +250,17 @@ def _load(case: Case, problems: list[Problem]) -> list[_Part]:
             problems.append(Problem(case.name, path, str(error)))
             continue
         if not many:
-            own = voxels if name == "segmentation" else _single(voxels)
-            parts.append(_Part(name, path, own, affine, apart))
+            own = voxels if name == "segmentation" else single(voxels)
+            parts.append(Part(name, path, own, affine, apart))
         elif voxels.shape[3] != len(MODALITIES):
             problems.append(Problem(case.name, path, f"has {voxels.shape[3]} channels where 4 are due"))
         else:
             channels = zip(MODALITIES, MSD_CHANNELS, strict=True)
             parts += [
-                _Part(modality, path, _single(voxels[..., index]), affine, apart)
+                Part(modality, path, single(voxels[..., index]), affine, apart)
                 for modality, index in channels
             ]
     return parts
-
-
-def _single(voxels: np.ndarray) -> np.ndarray:
-    """float32 in C order; what is too large for float32 becomes inf and is reported as such."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(voxels, dtype=np.float32)
-
-
-def _part_problems(parts: list[_Part]) -> Iterator[tuple[_Part, str]]:
-    """NaN and inf, empty volumes, modalities that are constant over the brain and so cannot be normalised."""
-    images = [part for part in parts if part.name in MODALITIES]
-    same_shape = len({part.voxels.shape for part in images}) == 1
-    brain = np.any([part.voxels != 0 for part in images], axis=0) if same_shape else None
-    for part in parts:
-        wrong = 0
-        if part.voxels.dtype.kind == "f":
-            wrong = part.voxels.size - int(np.count_nonzero(np.isfinite(part.voxels)))
-        if wrong:
-            yield part, f"{part.name} holds NaN or inf in {wrong} voxels"
-        elif part.name in MODALITIES:
-            inside = part.voxels[brain] if brain is not None else part.voxels
-            if not part.voxels.any():
-                yield part, f"{part.name} is empty: every voxel is 0"
-            elif inside.min() == inside.max():
-                yield part, f"{part.name} is constant: every voxel of the brain is {inside.flat[0]:g}"
-
-
-def _grid_problems(parts: list[_Part]) -> Iterator[tuple[_Part, str]]:
-    """Shapes and affines that differ from the first part's."""
-    for part in parts[1:]:
-        first = parts[0]
-        if part.path == first.path:
-            continue
-        if part.voxels.shape != first.voxels.shape:
-            yield part, f"{part.name} has shape {part.voxels.shape}, {first.name} has {first.voxels.shape}"
-            continue
-        shift = nifti.corner_shift(first.affine, part.affine, first.voxels.shape)
-        if shift > _SHIFT_TOLERANCE * min(nifti.voxel_sizes(first.affine)):
-            yield (
-                part,
-                f"{part.name} has another affine than {first.name}: the grids lie up to {shift:.3g} mm apart",
-            )
 
 
 def _values(voxels: np.ndarray) -> tuple[float, ...]:
@@ -347,9 +283,14 @@ def _label_problems(case: Case, path: Path, values: tuple[float, ...]) -> list[P
     shown = ", ".join(map(_in_full, unknown[:5])) + (" …" if len(unknown) > 5 else "")
     known = ", ".join(map(str, case.scheme.values))
     reason = f"segmentation has unknown label {shown}; {case.scheme.name} has {known}"
+    broken = [value for value in unknown if value != np.rint(value)]
     elsewhere = [f"{_in_full(value)} is {what}" for value in unknown[:5] if (what := meanings(value))]
-    if elsewhere:
+    if broken:
+        reason += f" ({_in_full(broken[0])} is no whole number: averaged when it was resampled, or scaled?)"
+    elif elsewhere:
         reason += f" ({'; '.join(elsewhere)}: name the scheme by data.scheme, or write data.labels)"
+    else:
+        reason += " (of no data set that is known: if it is meant, write data.labels)"
     return [Problem(case.name, path, reason)]
 
 
@@ -360,7 +301,9 @@ def _in_full(value: float) -> str:
 
 def _remap(voxels: np.ndarray, scheme: Scheme) -> np.ndarray:
     """Labels of the file to indices in `vocabulary.CLASSES`."""
-    table = np.zeros(max(scheme.values) + 1, dtype=np.uint8)
+    lowest = min(scheme.values)  # below 0 an index would count from the table's end
+    table = np.zeros(max(scheme.values) - lowest + 1, dtype=np.uint8)
     for before, after in scheme.classes:
-        table[before] = after
-    return np.ascontiguousarray(table[voxels.astype(np.int64)])
+        table[before - lowest] = after
+    places = voxels.astype(np.int64)
+    return np.ascontiguousarray(table[places - lowest if lowest else places])

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from acdis import config, files
 from acdis.data.cases import Case
-from acdis.data.entry import Entry
+from acdis.data.prepared_case import Entry
 from acdis.data.preprocess import PREPROCESS_VERSION
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -31,8 +33,16 @@ def fingerprint(case: Case, data: config.Data, cache: Path) -> str:
         "min_size": data.min_size,
         "background": data.background,
         "files": [file_hash(path, cache) for path in case.files],
+        **later_options(data),
     }
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def later_options(data: config.Data) -> dict[str, Any]:
+    """Options that change the arrays and came after others had made cells: only where they are not as before,
+    so that cases and cells which know nothing of them keep their names."""
+    cut = {"normalisation": data.normalisation, "percentiles": data.cut} if data.cut else {}
+    return cut | ({} if data.last_slice else {"last_slice": False})
 
 
 def data_fingerprint(entries: Iterable[Entry]) -> str:
@@ -64,7 +74,7 @@ def file_hash(path: Path, cache: Path) -> str:
         known = files.read(note, 64).decode("ascii")
         if _SHA256.fullmatch(known):
             return known
-    with path.open("rb") as file:
+    with files.opened(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if _stamp(path) == stamp:
         remember(note, digest)
@@ -73,5 +83,12 @@ def file_hash(path: Path, cache: Path) -> str:
 
 def remember(note: Path, text: str) -> None:
     """Keep a small file in the cache; a shortcut, so that it does not matter if it cannot be written."""
+    _sweep_once(note.parent)
     with suppress(OSError):
         files.write_text(note, text)
+
+
+@lru_cache(maxsize=64)
+def _sweep_once(folder: Path) -> None:
+    """Whoever writes there removes what a killed process left; once, since it lists the folder."""
+    files.sweep(folder)

@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from acdis import home
 from acdis.config import Data, Phantoms, Split
 from acdis.data import cache, fingerprints, phantom, splits, strata
-from acdis.data.cases import Case, Note, Problem, find
-from acdis.data.entry import Entry
+from acdis.data.cases import Note
+from acdis.data.found_cases import FoundCases, Progress, are_drawn, find_cases, refused
 from acdis.data.patients import Patients
+from acdis.data.prepared_case import Entry
 from acdis.data.problems import gathered
 from acdis.data.strata import Stratum
 from acdis.errors import UserError
-
-#: Called with what is being done, how much is done, and of how much.
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Found:
-    """Cases by name, and what is wrong with others by the names of their files."""
-
-    cases: dict[str, Case]
-    problems: tuple[Problem, ...]
-    notes: tuple[Note, ...] = ()
-    blind: tuple[Problem, ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """Of all cases, sorted, those with problems too."""
-        return sorted({*self.cases, *(problem.case for problem in self.problems)})
-
-    def only(self, names: Collection[str]) -> Found:
-        """Those of these names; whoever names a case without a segmentation hears that it has none."""
-        return Found(
-            {name: case for name, case in self.cases.items() if name in names},
-            tuple(each for each in (*self.problems, *self.blind) if each.case in names),
-            self.notes,
-        )
 
 
 @dataclass(frozen=True)
@@ -54,10 +28,21 @@ class Inputs:
     validation: tuple[Entry, ...]
     test: tuple[Entry, ...]
     notes: tuple[str, ...] = ()  # what was taken for what, a line for all cases of a kind
+    sizes: tuple[int, int, int] | None = None  # of the three parts, where the cases are not here
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many train, validate and test."""
+        return self.sizes or (len(self.train), len(self.validation), len(self.test))
 
     def for_scoring(self, scored: bool) -> Inputs:
         """These, or without test cases where nothing is to be scored."""
         return self if scored else replace(self, test=())
+
+    @property
+    def scores(self) -> bool:
+        """Whether there are cases to score."""
+        return bool(self.test)
 
     @property
     def fingerprint(self) -> str:
@@ -71,6 +56,69 @@ class Inputs:
         return fingerprints.data_fingerprint(self.test)
 
 
+@dataclass(frozen=True)
+class Remembered(Inputs):
+    """Cases that are not here: what a cell that has learnt from them remembers. Cells can be named by it.
+
+    Attributes:
+        prints: fingerprints of what trains and validates, and of what is scored.
+        scored: whether any are scored.
+    """
+
+    prints: tuple[str, str] = ("", "")
+    scored: bool = True
+
+    def for_scoring(self, scored: bool) -> Remembered:
+        """These, or nothing to score."""
+        return replace(self, scored=self.scored and scored)
+
+    @property
+    def scores(self) -> bool:
+        """Whether there were cases to score."""
+        return self.scored
+
+    @property
+    def fingerprint(self) -> str:
+        """As when they were here."""
+        return self.prints[0]
+
+    @property
+    def test_fingerprint(self) -> str:
+        """As when they were here."""
+        return self.prints[1]
+
+
+@dataclass(frozen=True)
+class Unprepared(Inputs):
+    """Cases that have not been drawn or prepared here: `sizes` tells how many, and no cell can be named yet.
+
+    Attributes:
+        placeholder: for both fingerprints; another for other data, so that cells can be told apart.
+    """
+
+    placeholder: str = ""
+
+    def for_scoring(self, scored: bool) -> Unprepared:
+        """These, or none to score."""
+        train, validation, test = self.counts
+        return replace(self, sizes=(train, validation, test if scored else 0))
+
+    @property
+    def scores(self) -> bool:
+        """Whether there are cases to score."""
+        return bool(self.counts[2])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of none that is known."""
+        return self.placeholder
+
+    @property
+    def test_fingerprint(self) -> str:
+        """Of none that is known."""
+        return self.placeholder
+
+
 def open_inputs(data: Data, base: Path, processes: int, progress: Progress) -> Inputs:
     """Find, check, split and prepare the cases that an experiment names.
 
@@ -80,16 +128,56 @@ def open_inputs(data: Data, base: Path, processes: int, progress: Progress) -> I
         UserError: no cases, bad cases (all of them named, by files and by content), or a split that does not
             fit them.
     """
-    found = find_cases(data, base, progress)
-    lists = split_cases(found, data, base, processes, progress)
+    dataset = find_cases(data, base, progress)
+    lists = split_cases(dataset, data, base, processes, progress)
     wanted = (*lists.train, *lists.validation, *lists.test)
-    counted = found if data.split.counts is not None else found.only(wanted)
+    counted = dataset if data.split.counts is not None else dataset.only(wanted)
     entries = prepare_cases(counted, wanted, data, base, processes, progress)
+    return _inputs(entries, lists, notes_of(dataset, entries.values()))
+
+
+def look_at_inputs(data: Data, base: Path, processes: int, progress: Progress) -> Inputs:
+    """As `open_inputs`, but nothing is drawn or prepared: `Unprepared` where any case is not.
+
+    Raises:
+        UserError: as `open_inputs`; what only the content of cases tells is not looked for in new ones.
+    """
+    if data.phantoms is not None and not are_drawn(data.phantoms, base):
+        return _unprepared(data, _split_of_phantoms(data, data.phantoms))
+    dataset = find_cases(data, base, lambda *_: None)
+    lists = split_cases(dataset, data, base, processes, progress)
+    wanted = (*lists.train, *lists.validation, *lists.test)
+    counted = dataset if data.split.counts is not None else dataset.only(wanted)
+    if counted.problems:
+        raise refused(counted, gathered(counted.problems))
+    whole = [counted.cases[name] for name in wanted]
+    entries = cache.opened(whole, data, home.cache(base), processes)
+    if entries is None:
+        return _unprepared(data, lists)
+    return _inputs(entries, lists, notes_of(dataset, entries.values()))
+
+
+def _inputs(entries: Mapping[str, Entry], lists: splits.Lists, notes: tuple[str, ...]) -> Inputs:
     return Inputs(
         tuple(entries[name] for name in lists.train),
         tuple(entries[name] for name in lists.validation),
         tuple(entries[name] for name in lists.test),
-        notes_of(found, entries.values()),
+        notes,
+    )
+
+
+def _unprepared(data: Data, lists: splits.Lists) -> Unprepared:
+    sizes = (len(lists.train), len(lists.validation), len(lists.test))
+    tree = json.dumps(data.model_dump(mode="json"), sort_keys=True)
+    return Unprepared((), (), (), sizes=sizes, placeholder=hashlib.sha256(tree.encode()).hexdigest())
+
+
+def _split_of_phantoms(data: Data, drawn: Phantoms) -> splits.Lists:
+    """As `split_cases` of phantoms that have yet to be drawn."""
+    names, patients = phantom.names(drawn.cases), Patients(data.patients)
+    kinds = None if data.split.counts is None else strata.kinds(_strata_of_phantoms(names, drawn.seed))
+    return splits.resolve(
+        expanded(data.split), names, None, {name: patients.of(name) for name in names}, kinds
     )
 
 
@@ -101,63 +189,61 @@ def open_for_learning(
     Raises:
         UserError: as `open_inputs`; what is wrong with test cases is not looked for.
     """
-    found = find_cases(data, base, progress)
-    lists = split_cases(found, data, base, processes, progress)
+    dataset = find_cases(data, base, progress)
+    lists = split_cases(dataset, data, base, processes, progress)
     wanted = (*lists.train, *lists.validation)
-    entries = prepare_cases(found.only(wanted), wanted, data, base, processes, progress)
+    entries = prepare_cases(dataset.only(wanted), wanted, data, base, processes, progress)
     train, validation = (tuple(entries[name] for name in part) for part in (lists.train, lists.validation))
-    return Inputs(train, validation, (), notes_of(found, entries.values())), lists.test
+    return Inputs(train, validation, (), notes_of(dataset, entries.values())), lists.test
 
 
-def notes_of(found: Found, entries: Iterable[Entry]) -> tuple[str, ...]:
+def notes_of(dataset: FoundCases, entries: Iterable[Entry]) -> tuple[str, ...]:
     """What was taken for what, when cases were found and when they were prepared."""
     told = [Note(entry.name, text) for entry in entries for text in entry.notes]
-    return tuple(gathered([*found.notes, *told]))
+    return tuple(gathered([*dataset.notes, *told]))
 
 
-def split_cases(found: Found, data: Data, base: Path, processes: int, progress: Progress) -> splits.Lists:
+def split_cases(
+    dataset: FoundCases, data: Data, base: Path, processes: int, progress: Progress
+) -> splits.Lists:
     """Which of the cases train, validate and test; patients stay on one side.
 
     Raises:
         UserError: as `splits.resolve`, and what `data.patients` does not say.
     """
     patients = Patients(data.patients)
-    names = found.names
+    names = dataset.names
     kinds = None
     if data.split.counts is None:
-        names = sorted({*names, *(problem.case for problem in found.blind)})
+        names = sorted({*names, *(problem.case for problem in dataset.blind)})
+    elif data.phantoms is not None:  # from their recipe: no segmentation is read
+        kinds = strata.kinds(_strata_of_phantoms(sorted(names), data.phantoms.seed))
     else:
-        kinds = strata.kinds(_strata(found, data, base, processes, progress))
+
+        def reading(done: int, of: int) -> None:
+            progress("reading segmentations for the draw", done, of)
+
+        whole = list(dataset.cases.values())
+        kinds = strata.kinds(strata.of_cases(whole, home.cache(base), processes, reading))
     return splits.resolve(
         expanded(data.split), names, None, {name: patients.of(name) for name in names}, kinds
     )
 
 
-def _strata(found: Found, data: Data, base: Path, processes: int, progress: Progress) -> dict[str, Stratum]:
-    """From the recipe of phantoms, which may not even be drawn yet, else from segmentations."""
-    if data.phantoms is not None:
-        seed = data.phantoms.seed
-        return {
-            name: Stratum(*phantom.stratum(seed, index)) for index, name in enumerate(sorted(found.names), 1)
-        }
-    return strata.of_cases(
-        list(found.cases.values()),
-        home.cache(base),
-        processes,
-        lambda done, of: progress("reading segmentations for the draw", done, of),
-    )
+def _strata_of_phantoms(names: Sequence[str], seed: int) -> dict[str, Stratum]:
+    return {name: Stratum(*phantom.stratum(seed, index)) for index, name in enumerate(names, 1)}
 
 
 def prepare_cases(
-    found: Found, names: Sequence[str], data: Data, base: Path, processes: int, progress: Progress
+    dataset: FoundCases, names: Sequence[str], data: Data, base: Path, processes: int, progress: Progress
 ) -> dict[str, Entry]:
     """Preprocess the named cases, by name.
 
     Raises:
-        UserError: every problem of `found`, and every problem in the content of the named cases.
+        UserError: every problem of `dataset`, and every problem in the content of the named cases.
     """
-    problems = gathered(found.problems)
-    whole = [found.cases[name] for name in names if name in found.cases]
+    problems = gathered(dataset.problems)
+    whole = [dataset.cases[name] for name in names if name in dataset.cases]
     entries: dict[str, Entry] = {}
     try:
         entries = cache.prepare(
@@ -168,65 +254,14 @@ def prepare_cases(
             raise
         problems.append(str(error))
     if problems:
-        bad = len({problem.case for problem in found.problems})
-        raise UserError(
-            (f"{bad} of {len(found.names)} cases lack files or are there twice:\n  ") + "\n  ".join(problems)
-        )
+        raise refused(dataset, problems)
     return entries
 
 
 def expanded(split: Split) -> Split:
     """Split files with `~` and `$VARIABLE` resolved."""
     files = {key: getattr(split, key) for key in ("train", "validation", "test")}
-    found = {
+    paths = {
         key: str(home.expand(path, f"data.split.{key}")) for key, path in files.items() if path is not None
     }
-    return split.model_copy(update=found)
-
-
-def find_cases(data: Data, base: Path, progress: Progress) -> Found:
-    """The cases below `data.root`, or phantoms, drawn if they are not there yet.
-
-    Raises:
-        UserError: neither root nor phantoms are given, or the folder holds nothing like a case.
-    """
-    if data.phantoms is not None:
-        folders = _drawn(data.phantoms, base, progress)
-        return _found(folders[0].parent).only({folder.name for folder in folders})
-    return _found(_root(data), data)
-
-
-def _found(root: Path, data: Data | None = None) -> Found:
-    finding = find(root, data)
-    by_name = {case.name: case for case in finding.cases}
-    return Found(by_name, tuple(finding.problems), tuple(finding.notes), tuple(finding.blind))
-
-
-def _drawn(drawn: Phantoms, base: Path, progress: Progress) -> list[Path]:
-    """The folders of the phantoms asked for; those of other counts stand beside them."""
-    name = "x".join(map(str, drawn.shape)) + f"-{drawn.spacing:g}mm-seed{drawn.seed}"
-    return phantom.write(
-        base / "phantoms" / name,
-        drawn.cases,
-        drawn.seed,
-        drawn.shape,
-        drawn.spacing,
-        lambda done, of: progress("drawing phantoms", done, of),
-    )
-
-
-def _root(data: Data) -> Path:
-    if data.root is None:
-        raise UserError("data.root: not set; give the folder of cases as data.root=/path, or data.phantoms")
-    root = home.expand(data.root, "data.root")
-    if home.UPLOAD in root.parts and not root.is_dir():
-        raise UserError(
-            f"data.root: {root} is in Ray's copy of the checkout, where no data is; give an absolute path as "
-            "data.root=/path"
-        )
-    if not root.is_dir():
-        raise UserError(
-            f"data.root: {root} is not a folder on {socket.gethostname()}; give the folder that holds the "
-            "cases, on a cluster one that every node sees"
-        )
-    return root
+    return split.model_copy(update=paths)

@@ -1,8 +1,7 @@
 """Where the data sets keep their files: finds cases by the names of folders and files, opens no image.
 
 A case is a set of files that share a name and differ in the suffix. Which data set it is of, and so what its
-labels mean and who the patient is, follows from the name of the task and from all cases together, never from
-what one file holds. Other names than the built-in ones: `data.files`.
+labels mean: `data_sets`. Other names than the built-in ones: `data.files`.
 """
 
 from __future__ import annotations
@@ -10,109 +9,23 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from acdis import config
-from acdis.data import nnunet, schemes
-from acdis.data.patients import Patients
+from acdis.data import data_sets, file_names
+from acdis.data.case import NIFTI, SEGMENTATION, Case, stem
+from acdis.data.images_tr import training_images
+from acdis.data.patients import Patients, alike
 from acdis.data.problems import Note, Problem
 from acdis.data.schemes import Scheme
 from acdis.errors import UserError, shown
 from acdis.vocabulary import MODALITIES
 
-#: MSD's channels are FLAIR, T1w, T1gd, T2w: where each of `MODALITIES` lies among them.
-MSD_CHANNELS = (0, 2, 1, 3)
-
-SEGMENTATION = "segmentation"
-_PARTS = (*MODALITIES, SEGMENTATION)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """How a data set names the files of a case: `<case><suffix>.nii.gz`.
-
-    `scattered`: the parts of a case lie in folders of their own.
-    """
-
-    case: str
-    suffixes: Mapping[str, str]
-    scattered: bool = False
-
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        ends = "|".join(map(re.escape, self.suffixes))
-        return re.compile(rf"(?P<name>{self.case})(?P<suffix>{ends})", re.IGNORECASE | re.DOTALL)
-
-
-_BRATS = {
-    "_flair": "FLAIR", "_t1ce": "T1ce", "_t1": "T1", "_t2": "T2", "_seg": SEGMENTATION,
-    "-t2f": "FLAIR", "-t1c": "T1ce", "-t1n": "T1", "-t2w": "T2", "-seg": SEGMENTATION,
-}  # fmt: skip
-_UPENN = {"_flair": "FLAIR", "_t1gd": "T1ce", "_t1": "T1", "_t2": "T2", "_segm": SEGMENTATION}
-_UCSF = {"_flair": "FLAIR", "_t1c": "T1ce", "_t1": "T1", "_t2": "T2", "_tumor_segmentation": SEGMENTATION}
-#: The first that fits a file's name counts.
-_NAMES = (
-    _Files(r"UPENN-GBM-\d+_\d+", _UPENN, scattered=True),
-    _Files(r"UCSF-PDGM-\d+(_FU\w+)?", _UCSF),
-    _Files(".+", _BRATS),
-)
-
-
-@dataclass(frozen=True)
-class _DataSet:
-    """A row of docs/data.md's table: which names are of it, and what its labels mean ("": must be named)."""
-
-    name: str
-    cases: str
-    scheme: str
-
-
-_DATA_SETS = (
-    _DataSet("brats_ped", r"BraTS-PED-.+", ""),
-    _DataSet("brats_met", r"BraTS-MET-.+", "brats_met"),
-    _DataSet("brats_ssa", r"BraTS-SSA-.+", "brats2023"),
-    _DataSet("brats_men", r"BraTS-MEN-(?!RT).+", "brats2023"),
-    _DataSet("brats_goat", r"BraTS-GoAT-.+", "brats2023"),
-    _DataSet("brats2024", r"BraTS-GLI-\d+-[1-9]\d\d", "brats2024"),  # scans of 2024 count from 100
-    _DataSet("brats2023", r"BraTS-GLI-.+", "brats2023"),
-    _DataSet("unknown task", r"BraTS-[A-Za-z]+-.+", ""),
-    _DataSet("upenn_gbm", r"UPENN-GBM-.+", "upenn_gbm"),
-    _DataSet("ucsf_pdgm", r"UCSF-PDGM-.+", "ucsf_pdgm"),
-    _DataSet("brats2018", r"Brats1[89].+", "brats2018"),
-    _DataSet("brats2020", r"BraTS20_.+", "brats2020"),
-)
-_NIFTI = re.compile(r"(?P<stem>.+?)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
 _MAX_DEPTH = 5
-#: Other names for a modality that people give their files; only ever proposed, never taken.
-_LOOKS_LIKE = {
-    "FLAIR": r"flair|t2f", "T1ce": r"t1[-_]?(ce|c|gd|post|contrast|km)", "T1": r"t1([-_]?(n|w|pre|native))?",
-    "T2": r"t2w?", SEGMENTATION: r"seg|mask|label|tumou?r",
-}  # fmt: skip
 #: BraTS 2020's own package names this one segmentation otherwise.
 _ODD_CASE, _ODD_SEGMENTATION = "BraTS20_Training_355", "W39_1998.09.19_Segm"
-
-
-@dataclass(frozen=True)
-class Case:
-    """Files of one scan; `images` in the order of `MODALITIES` (MSD: the same 4-D file four times).
-
-    `layout` names the data set, `scheme` says what its labels mean, `patient` who was scanned.
-    """
-
-    name: str
-    images: tuple[Path, Path, Path, Path]
-    segmentation: Path
-    layout: str
-    grade: str = ""
-    scheme: Scheme = field(default=schemes.SCHEMES["brats2021"])
-    patient: str = ""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Each file once: images, then the segmentation."""
-        return tuple(dict.fromkeys((*self.images, self.segmentation)))
 
 
 @dataclass(frozen=True)
@@ -144,38 +57,82 @@ def find(root: Path, data: config.Data | None = None) -> Finding:
     data = data or config.Data()
     if not os.path.isdir(root):  # unlike pathlib's it is false for names that cannot be
         raise UserError(f"{root}: is not a folder; give the folder that holds the cases")
-    items = list(_by_patterns(root, data.files) if data.files else _by_names(root))
-    found = [item for item in items if isinstance(item, Case)]
+    items = list(_by_patterns(root, data.files) if data.files else _by_names(root, data_sets.told(data)))
+    cases = [item for item in items if isinstance(item, Case)]
     problems = [item for item in items if isinstance(item, Problem)]
     notes = [item for item in items if isinstance(item, Note)]
-    if not found and not problems:
+    apart = [item for item in items if isinstance(item, _Apart)]
+    whole = {case.name for case in cases}
+    imaged = whole | {problem.case for problem in _without_truth(cases, problems)[1]}
+    others = [folder for folder in apart if _belongs(folder, whole, imaged)]
+    problems += [problem for folder in apart if folder not in others for problem in folder.problems]
+    notes += _beside(root, others, imaged)
+    if not cases and not problems:
         raise UserError(
             f"{root}: no cases found; expected a folder per case with <case>_flair.nii.gz and so on (BraTS "
             "2018 to 2021), <case>-t2f.nii.gz (BraTS 2023 and later), imagesTr and labelsTr (MSD Task01, "
             "nnU-Net), UPENN-GBM or UCSF-PDGM; other names: data.files"
         )
-    problems, blind = _without_truth(found, problems)
+    problems, blind = _without_truth(cases, problems)
     notes += _left_out(blind)
-    found, problems = _writable(found, problems)
-    found, problems = _without_doubles(found, problems)
-    named = _with_schemes(root, found, data)
+    cases, problems = _writable(cases, problems)
+    cases, problems = _without_doubles(cases, problems)
+    cases = data_sets.with_schemes(root, cases, data)
+    notes += [*data_sets.assumed(cases, data), *data_sets.contradicted(cases, data)]
     patients = Patients(data.patients)
-    with_patients = [replace(case, patient=patients.of(case.name)) for case in named]
+    notes += _perhaps_scans(cases, data)
+    with_patients = [replace(case, patient=patients.of(case.name)) for case in cases]
     return Finding(with_patients, problems, notes, blind)
 
 
-def _by_names(root: Path) -> Iterator[Case | Problem | Note]:
-    """Cases by the built-in names."""
+def given_by_case(root: Path) -> dict[str, dict[str, Path]]:
+    """Modality → file of every case below `root`, as many as there are, by the built-in names.
+
+    Raises:
+        UserError: `root` is no folder, holds no image that is named as a known data set names it, or one
+            modality of a case twice.
+    """
+    if not os.path.isdir(root):
+        raise UserError(f"{root}: is not a folder; give the folder that holds the patient's files")
+    cases: dict[str, dict[str, Path]] = defaultdict(dict)
+    for folder, names in _folders(root):
+        for name in names:
+            hit = file_names.named(stem(name))
+            if hit is None or hit[1] == SEGMENTATION:
+                continue
+            path = folder / name
+            other = cases[hit[0]].setdefault(hit[1], path)
+            if other != path:
+                raise UserError(f"{path}: {hit[1]} of {hit[0]} is also {other}; keep one of the two")
+    if not cases:
+        raise UserError(
+            f"{root}: no images found; expected <case>_flair.nii.gz and so on (BraTS 2018 to 2021) "
+            "or <case>-t2f.nii.gz (BraTS 2023 and later); other names: --flair, --t1ce, --t1, --t2"
+        )
+    return dict(sorted(cases.items()))
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """A folder of files that are no case: what is wrong with it, unless they belong to cases elsewhere."""
+
+    folder: Path
+    names: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def _by_names(root: Path, labelled: Scheme | None) -> Iterator[Case | Problem | Note | _Apart]:
+    """Cases by the built-in names; `labelled` is what the configuration says of labels."""
     scattered: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for folder, names in _folders(root):
         if folder.name == "imagesTr":
-            yield from _training_images(folder)
+            yield from training_images(folder, labelled)
             continue
         groups: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
         strangers: list[str] = []
         elsewhere = False
         for name in names:
-            hit = _named(_stem(name))
+            hit = file_names.named(stem(name))
             if hit is None:
                 strangers.append(name)
             elif hit[2]:
@@ -184,22 +141,20 @@ def _by_names(root: Path) -> Iterator[Case | Problem | Note]:
             else:
                 groups[hit[0]][hit[1]].append(folder / name)
         strangers += _without_images(groups)
-        if not groups and not elsewhere:
-            yield Problem(folder.name, folder, _unknown_names(strangers))
         yield from _odd_segmentation(groups, folder, strangers)
-        for name, parts in groups.items():
-            yield from _assemble(name, folder, parts, strangers)
+        assembled = [
+            item for name, parts in groups.items() for item in _assemble(name, folder, parts, strangers)
+        ]
+        if not groups and not elsewhere:
+            unknown = Problem(folder.name, folder, file_names.unknown(strangers))
+            yield _Apart(folder, tuple(strangers), (unknown,))
+        elif all(set(parts) == {SEGMENTATION} for parts in groups.values()) and not elsewhere:
+            problems = tuple(item for item in assembled if isinstance(item, Problem))
+            yield _Apart(folder, tuple(names), problems)
+        else:
+            yield from assembled
     for name, parts in scattered.items():
         yield from _assemble(name, next(iter(parts.values()))[0].parent, parts, ())
-
-
-def _named(stem: str) -> tuple[str, str, bool] | None:
-    """Case, part, and whether its parts are scattered; none for a name of no data set."""
-    for files in _NAMES:
-        match = files.pattern.fullmatch(stem)
-        if match is not None:
-            return match["name"], files.suffixes[match["suffix"].lower()], files.scattered
-    return None
 
 
 def _without_images(groups: dict[str, dict[str, list[Path]]]) -> list[str]:
@@ -215,7 +170,7 @@ def _odd_segmentation(
 ) -> Iterator[Note]:
     for name in strangers:
         parts = groups.get(_ODD_CASE)
-        if parts is not None and SEGMENTATION not in parts and _stem(name) == _ODD_SEGMENTATION:
+        if parts is not None and SEGMENTATION not in parts and stem(name) == _ODD_SEGMENTATION:
             parts[SEGMENTATION] = [folder / name]
             yield Note(_ODD_CASE, f"its segmentation is {name}, as BraTS 2020 ships it")
 
@@ -224,97 +179,24 @@ def _assemble(
     name: str, folder: Path, parts: Mapping[str, list[Path]], strangers: Sequence[str]
 ) -> Iterator[Case | Problem]:
     whole = True
-    for part in _PARTS:
+    for part in file_names.PARTS:
         files = parts.get(part, [])
         if len(files) != 1:
             whole = False
-            wanted = folder / _expected(name, part, parts)
+            wanted = folder / file_names.expected(name, part, parts)
             several = ", ".join(file.name for file in files)
-            reason = f"several files for {part}: {several}" if files else _missing(part, strangers)
+            reason = f"several files for {part}: {several}" if files else file_names.missing(part, strangers)
             yield Problem(name, wanted, reason)
     if whole:
         flair, t1ce, t1, t2 = (parts[modality][0] for modality in MODALITIES)
+        layout, known = data_sets.of_case(name, folder, parts)
         yield Case(
-            name, (flair, t1ce, t1, t2), parts[SEGMENTATION][0], _layout(name, folder, parts), _grade(folder)
+            name,
+            (flair, t1ce, t1, t2),
+            parts[SEGMENTATION][0],
+            layout,
+            naming="" if known else data_sets.OTHER_NAMES,
         )
-
-
-def _missing(part: str, strangers: Sequence[str]) -> str:
-    """That a part is missing, and which file of another name may be it."""
-    like = re.compile(rf".*(^|[-_.])({_LOOKS_LIKE[part]})[^-_]*", re.IGNORECASE)
-    near = [name for name in strangers if like.fullmatch(_stem(name))]
-    if not near:
-        return f"{part} is missing"
-    return f"{part} is missing; {', '.join(near[:3])} is not taken for it: rename it, or say so in data.files"
-
-
-def _unknown_names(strangers: Sequence[str]) -> str:
-    known = f"holds NIfTI files, but none is named as a known data set names them: {', '.join(strangers[:5])}"
-    guesses = {
-        part: name
-        for part in _PARTS
-        for name in strangers
-        if re.fullmatch(rf".*(^|[-_.])({_LOOKS_LIKE[part]})", _stem(name), re.IGNORECASE)
-    }
-    if len(guesses) < 2:
-        return known
-    alike = ", ".join(f"{name} looks like {part}" for part, name in guesses.items())
-    return f"{known}; {alike}: say so in data.files"
-
-
-def _expected(name: str, part: str, parts: Mapping[str, list[Path]]) -> str:
-    """The file's name as its neighbours are named."""
-    given = {_stem(file.name).lower() for files in parts.values() for file in files}
-    for files in _NAMES:
-        if re.fullmatch(files.case, name, re.IGNORECASE | re.DOTALL):
-            fitting = [suffix for suffix, what in files.suffixes.items() if what == part]
-            marks = {stem.removeprefix(name.lower())[:1] for stem in given}
-            return name + next((s for s in fitting if s[0] in marks), fitting[0]) + ".nii.gz"
-    raise AssertionError(f"{name}: named by no data set")
-
-
-def _layout(name: str, folder: Path, parts: Mapping[str, list[Path]]) -> str:
-    """The data set by the case's name; other names by the dashes of 2023 or the folders of 2018."""
-    for row in _DATA_SETS:
-        if re.fullmatch(row.cases, name, re.IGNORECASE | re.DOTALL):
-            return row.name
-    if any(_stem(file.name)[len(name)] == "-" for files in parts.values() for file in files):
-        return "brats2023"
-    return "brats2018" if _grade(folder) else "brats2021"
-
-
-def _grade(folder: Path) -> str:
-    return next((part for part in reversed(folder.parts) if part in ("HGG", "LGG")), "")
-
-
-def _with_schemes(root: Path, cases: list[Case], data: config.Data) -> list[Case]:
-    """What the labels mean, for all cases of a data set alike.
-
-    Raises:
-        UserError: the names do not tell, and nothing else does.
-    """
-    if data.labels is not None:
-        return [replace(case, scheme=schemes.from_labels(data.labels)) for case in cases]
-    if data.scheme is not None:
-        return [replace(case, scheme=schemes.named(data.scheme)) for case in cases]
-    by_name = {row.name: row.scheme for row in _DATA_SETS}
-    open_names = [case for case in cases if by_name.get(case.layout) == ""]
-    if open_names:
-        what = "2023 and 2024 label them otherwise" if open_names[0].layout == "brats_ped" else "unknown task"
-        raise UserError(
-            f"{root}: what the labels of {open_names[0].name} mean is not certain ({what}): name it by "
-            f"data.scheme (one of {', '.join(schemes.SCHEMES)}), or write data.labels"
-        )
-    later = any(case.layout == "brats2024" for case in cases)
-    return [_with_scheme(case, by_name.get(case.layout), later) for case in cases]
-
-
-def _with_scheme(case: Case, scheme: str | None, later: bool) -> Case:
-    if case.layout == "nnunet":
-        return case  # its dataset.json has told
-    if later and case.layout == "brats2023":  # a patient's first scan, in a set of scans after treatment
-        return replace(case, layout="brats2024", scheme=schemes.SCHEMES["brats2024"])
-    return replace(case, scheme=schemes.SCHEMES[scheme or case.layout])
 
 
 def _by_patterns(root: Path, patterns: config.FilePatterns) -> Iterator[Case | Problem]:
@@ -329,7 +211,7 @@ def _by_patterns(root: Path, patterns: config.FilePatterns) -> Iterator[Case | P
                 if match is not None:
                     groups[match["case"]][part].append(path)
     for name, parts in sorted(groups.items()):
-        lacking = [part for part in _PARTS if len(parts.get(part, ())) != 1]
+        lacking = [part for part in file_names.PARTS if len(parts.get(part, ())) != 1]
         for part in lacking:
             several = ", ".join(str(file.relative_to(root)) for file in parts.get(part, ()))
             reason = (
@@ -338,7 +220,8 @@ def _by_patterns(root: Path, patterns: config.FilePatterns) -> Iterator[Case | P
             yield Problem(name, root / patterns.parts()[part].replace("{case}", name), reason)
         if not lacking:
             flair, t1ce, t1, t2 = (parts[modality][0] for modality in MODALITIES)
-            yield Case(name, (flair, t1ce, t1, t2), parts[SEGMENTATION][0], "brats2021")
+            paths = (flair, t1ce, t1, t2)
+            yield Case(name, paths, parts[SEGMENTATION][0], "brats2021", naming="data.files")
 
 
 def _expression(pattern: str, part: str) -> re.Pattern[str]:
@@ -360,13 +243,48 @@ def _without_truth(cases: list[Case], problems: list[Problem]) -> tuple[list[Pro
         lacking[problem.case].append(problem)
     known = {case.name for case in cases}
     blind = [
-        found[0]
-        for name, found in sorted(lacking.items())
-        if name not in known and [each.reason for each in found] == [f"{SEGMENTATION} is missing"]
+        own[0]
+        for name, own in sorted(lacking.items())
+        if name not in known and [problem.reason for problem in own] == [f"{SEGMENTATION} is missing"]
     ]
     if not cases:
         return problems, []
     return [problem for problem in problems if problem not in blind], blind
+
+
+def _perhaps_scans(cases: Sequence[Case], data: config.Data) -> Iterator[Note]:
+    """Names of no known data set that look as if patients were scanned several times; nobody has said so."""
+    names = alike(case.name for case in cases if case.naming or case.layout == "nnunet")
+    patients = Patients(None)
+    names = [name for name in names if patients.of(name) == name]
+    if names and data.patients is None:
+        few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+        yield Note(
+            f"{len(names)} that only a last number tells from others ({few})",
+            "each counts as a patient of its own; if they are scans of fewer, say so by data.patients",
+        )
+
+
+def _belongs(apart: _Apart, whole: Collection[str], imaged: Collection[str]) -> bool:
+    """Whether every file is of a case with images elsewhere, and segmentations of one that has its own."""
+    for name in apart.names:
+        case, hit = stem(name), file_names.named(stem(name))
+        begins = {case, *(case[: mark.start()] for mark in re.finditer(r"[-_.]", case))}
+        if hit[0] not in whole if hit is not None else begins.isdisjoint(imaged):
+            return False
+    return True
+
+
+def _beside(root: Path, others: Sequence[_Apart], imaged: Collection[str]) -> Iterator[Note]:
+    if others:
+        folders = [apart.folder.parent if apart.folder.name in imaged else apart.folder for apart in others]
+        places = list(dict.fromkeys(str(folder.relative_to(root)) for folder in folders))
+        count = sum(len(apart.names) for apart in others)
+        yield Note(
+            f"{count} files in {', '.join(places[:5])}" + (" …" if len(places) > 5 else ""),
+            "left out: they are of cases that are found, and named otherwise than these cases' images and "
+            "segmentations; if any should count, say so in data.files",
+        )
 
 
 def _left_out(blind: Sequence[Problem]) -> Iterator[Note]:
@@ -400,59 +318,9 @@ def _folders(root: Path, every: bool = False) -> Iterator[tuple[Path, list[str]]
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = sorted(name for name in files if not name.startswith(".") and _NIFTI.fullmatch(name))
+        names = sorted(name for name in files if not name.startswith(".") and NIFTI.fullmatch(name))
         if names and (every or folder.name not in ("imagesTs", "labelsTr", "labelsTs")):
             yield folder, names
-
-
-def _training_images(images: Path) -> Iterator[Case | Problem]:
-    """`imagesTr` of nnU-Net (a file per channel, `dataset.json` beside it) or of MSD Task01 (a 4-D file)."""
-    labels = images.parent / "labelsTr"
-    found = {folder: _stems(folder) for folder in (images, labels)}
-    channels = nnunet.channel_files(found[images])
-    if channels:
-        yield from _nnunet(images, channels, found[labels])
-        return
-    for name in sorted(found[images].keys() | found[labels].keys()):
-        image, segmentation = (found[folder].get(name) for folder in (images, labels))
-        if image is None:
-            yield Problem(name, images / f"{name}.nii.gz", "the image with all modalities is missing")
-        elif segmentation is None:
-            yield Problem(name, labels / f"{name}.nii.gz", f"{SEGMENTATION} is missing")
-        else:
-            yield Case(name, (image, image, image, image), segmentation, "msd")
-
-
-def _nnunet(
-    images: Path, channels: Mapping[str, Mapping[int, Path]], labels: Mapping[str, Path]
-) -> Iterator[Case | Problem]:
-    description = nnunet.describe(images.parent / "dataset.json")
-    for name in sorted(channels.keys() | labels.keys()):
-        files = channels.get(name, {})
-        missing = [m for m in MODALITIES if description.channels[m] not in files]
-        for modality in missing:
-            number = description.channels[modality]
-            yield Problem(name, images / f"{name}_{number:04d}.nii.gz", f"{modality} is missing")
-        if name not in labels:
-            yield Problem(name, images.parent / "labelsTr" / f"{name}.nii.gz", f"{SEGMENTATION} is missing")
-        elif not missing:
-            flair, t1ce, t1, t2 = (files[description.channels[modality]] for modality in MODALITIES)
-            paths = (flair, t1ce, t1, t2)
-            yield Case(name, paths, labels[name], "nnunet", scheme=description.scheme)
-
-
-def _stems(folder: Path) -> dict[str, Path]:
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {
-        _stem(file.name): file
-        for file in files
-        if not file.name.startswith(".") and _NIFTI.fullmatch(file.name)
-    }
-
-
-def _stem(name: str) -> str:
-    match = _NIFTI.fullmatch(name)
-    return match["stem"] if match else name
 
 
 def _without_doubles(cases: Iterable[Case], problems: list[Problem]) -> tuple[list[Case], list[Problem]]:
@@ -461,6 +329,7 @@ def _without_doubles(cases: Iterable[Case], problems: list[Problem]) -> tuple[li
     for case in sorted(cases, key=lambda case: (case.name, str(case.segmentation))):
         first = kept.setdefault(case.name, case)
         if first is not case:
-            reason = f"duplicate case: {case.name} is also in {first.segmentation.parent}"
-            problems.append(Problem(case.name, case.segmentation.parent, reason))
+            other = str(first.segmentation.parent)
+            reason = f"duplicate case: {case.name} is also in {other}"
+            problems.append(Problem(case.name, case.segmentation.parent, reason, other))
     return list(kept.values()), sorted(problems, key=lambda problem: (problem.case, str(problem.path)))

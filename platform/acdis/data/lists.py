@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from acdis import files
+from acdis.data.list_forms import DUE, of_fold, of_lines, of_table
 from acdis.errors import UserError
 
 #: BraTS 2020's public lists mark the grade before the name of the folder: HG_BraTS20_Training_002.
 _PREFIXES = ("HG_", "LG_")
 _ENDINGS = re.compile(r"\.(nii(\.gz)?|npy|npz|h5|hdf5|pt|pkl)$", re.IGNORECASE)
-_DUE = "give a text file with one case name a line, a CSV file, or nnU-Net's splits_final.json#FOLD"
-#: Columns of a CSV file that hold the case, in the order in which they are looked for.
-_COLUMNS = ("case", "case_id", "name", "id", "subject", "subject_id", "patient_id", "brats_id", "bratsid")
 
 
 def bare(name: str) -> str:
@@ -33,57 +29,32 @@ def bare(name: str) -> str:
 
 
 def read_list(path: Path, part: str = "train", names: Sequence[str] = ()) -> list[str]:
-    """The names in a file: text (one a line, what follows a `#` is left out), CSV, or `splits_final.json#0`.
+    """The names in a file: text, CSV or TSV, or `splits_final.json#0`.
 
     Args:
         part: train, validation or test: which list of an nnU-Net fold.
-        names: of the cases, by which the header of a CSV file is told from a first case.
+        names: of the cases, by which names are told from headers and from what else stands on a line.
 
     Raises:
         UserError: the file cannot be read or is none of these.
     """
     where, _, fold = path.name.partition("#")
     file = path.with_name(where)
+    content = files.given(file, files.TEXT, DUE)
     try:
-        text = files.read(file, files.TEXT).decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({files.reason(error)}); {_DUE}") from None
-    except files.TooLargeError as error:
-        raise UserError(f"{file}: {error}; {_DUE}") from None
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{file}: is not UTF-8 text; {_DUE}") from None
+        raise UserError(f"{file}: is not UTF-8 text; {DUE}") from None
     if file.suffix.lower() == ".json":
-        return _of_fold(text, file, fold, "train" if part == "train" else "val")
-    if file.suffix.lower() == ".csv":
-        return _of_table(text, names)
-    return [name for line in text.splitlines() if (name := line.partition("#")[0].strip())]
-
-
-def _of_table(text: str, names: Sequence[str]) -> list[str]:
-    rows = [row for row in csv.reader(text.splitlines(), skipinitialspace=True) if any(map(str.strip, row))]
-    if not rows:
-        return []
-    header = [cell.strip().lower() for cell in rows[0]]
+        return of_fold(text, file, fold, "train" if part == "train" else "val")
     known = {bare(name) for name in names}
-    column = next((header.index(name) for name in _COLUMNS if name in header), 0)
-    first = 0 if bare(rows[0][column].strip()) in known else 1
-    return [name for row in rows[first:] if len(row) > column and (name := row[column].strip())]
+    form = of_table if file.suffix.lower() in (".csv", ".tsv") else of_lines
+    return form(text, lambda word: bare(word) in known, file)
 
 
-def _of_fold(text: str, file: Path, fold: str, part: str) -> list[str]:
-    try:
-        tree: Any = files.json_of(text.encode())
-    except ValueError:
-        raise UserError(f"{file}: is no JSON; {_DUE}") from None
-    if not isinstance(tree, list) or not all(isinstance(each, dict) for each in tree):
-        raise UserError(f"{file}: holds no folds as nnU-Net writes them; {_DUE}")
-    number = int(fold) if fold.isdecimal() else (0 if len(tree) == 1 and not fold else -1)
-    if not 0 <= number < len(tree):
-        raise UserError(f"{file}: say which fold: {file.name}#0 to {file.name}#{len(tree) - 1}")
-    listed = tree[number].get(part, [])
-    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-        raise UserError(f"{file}: fold {number} has no list of names under {part!r}; {_DUE}")
-    return listed
+def is_prose(names: Sequence[str]) -> bool:
+    """Whether most lines are several words: a README, and no list of names."""
+    return 2 * sum(" " in name.strip() for name in names) > len(names)
 
 
 def digest(names: Iterable[str]) -> str:
@@ -164,4 +135,4 @@ PUBLISHED = (
 def recognised(names: Iterable[str]) -> Published | None:
     """The published list that holds just these names."""
     wanted = digest(names)
-    return next((each for each in PUBLISHED if each.digest == wanted), None)
+    return next((published for published in PUBLISHED if published.digest == wanted), None)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from acdis import config
 from acdis.data.augment import Start, augment, random_crop_start
-from acdis.data.entry import check_values
+from acdis.data.prepared_case import check_values
 from acdis.errors import UserError
 from acdis.vocabulary import MODALITIES
 
@@ -33,7 +33,7 @@ LOOK_AHEAD = 2
 
 
 class Volumes(Protocol):
-    """What the loader asks of a cached case (`acdis.data.entry.Entry`); arrays may be memory-mapped."""
+    """What the loader asks of a cached case (`prepared_case.Entry`); arrays may be memory-mapped."""
 
     @property
     def name(self) -> str: ...
@@ -113,6 +113,7 @@ def epoch_batches(
     rank: int = 0,
     world: int = 1,
     threads: int = 1,
+    pinned: bool = False,
 ) -> Iterator[Samples]:
     """This rank's share of every batch of an epoch, in order.
 
@@ -126,6 +127,7 @@ def epoch_batches(
         iterations: steps of the epoch; none: one pass, filled up to whole batches from the next permutation.
         sample_subsets: called per sample with that sample's own generator, 1, and the epoch.
         threads: that prepare crops.
+        pinned: put crops into page-locked memory, from which a GPU fetches them while others are computed.
 
     Raises:
         ValueError: no cases, two of one name, or fewer samples in a batch than ranks.
@@ -140,7 +142,7 @@ def epoch_batches(
     mine = [item for i, item in enumerate(order) if i % batch_size in share]
     requests = [_Request(cases[name], data, seed, epoch, occurrence) for name, occurrence in mine]
     shares = [requests[at : at + len(share)] for at in range(0, len(requests), len(share))]
-    return _prepared_ahead(shares, threads, sample_subsets)
+    return _prepared_ahead(shares, threads, sample_subsets, pinned)
 
 
 def share_of(batch_size: int, rank: int, world: int) -> range:
@@ -232,45 +234,50 @@ class _Request:
         return sample_subsets(generator, 1, self.epoch)[0]
 
 
-class _Share:
+class _BatchShare:
     """A rank's part of a batch that threads are filling in: its crops are never stacked, nor copied again."""
 
-    def __init__(self, requests: Sequence[_Request], pool: ThreadPoolExecutor) -> None:
-        self.requests = requests
+    def __init__(self, requests: Sequence[_Request], pool: ThreadPoolExecutor, pinned: bool) -> None:
+        self.requests, self.pinned = requests, pinned
         size = (len(requests), *requests[0].data.crop)
-        self.images = np.empty((size[0], len(MODALITIES), *size[1:]), dtype=np.float32)
-        self.labels = np.empty(size, dtype=np.uint8)
+        self.images = torch.empty(size[0], len(MODALITIES), *size[1:], pin_memory=pinned)
+        self.labels = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
         self.places = [
             pool.submit(request.fill, images, labels)
-            for request, images, labels in zip(requests, self.images, self.labels, strict=True)
+            for request, images, labels in zip(
+                requests, self.images.numpy(), self.labels.numpy(), strict=True
+            )
         ]
 
     def samples(self, sample_subsets: SubsetSampler) -> Samples:
         """When all are there."""
         origins, flips = zip(*(place.result() for place in self.places), strict=True)
         return Samples(
-            torch.from_numpy(self.images),
-            torch.from_numpy(self.labels),
-            torch.stack([request.available(sample_subsets) for request in self.requests]),
-            torch.tensor(origins, dtype=torch.int64),
-            torch.tensor(flips),
+            self.images,
+            self.labels,
+            self._placed(torch.stack([request.available(sample_subsets) for request in self.requests])),
+            self._placed(torch.tensor(origins, dtype=torch.int64)),
+            self._placed(torch.tensor(flips)),
             tuple(request.entry.name for request in self.requests),
             tuple(request.key("method") % 2**63 for request in self.requests),
         )
 
+    def _placed(self, values: Tensor) -> Tensor:
+        return values.pin_memory() if self.pinned else values
+
 
 def _prepared_ahead(
-    shares: Sequence[Sequence[_Request]], threads: int, sample_subsets: SubsetSampler
+    shares: Sequence[Sequence[_Request]], threads: int, sample_subsets: SubsetSampler, pinned: bool
 ) -> Iterator[Samples]:
     """Each share when it is ready, in order; closing the iterator ends the threads."""
-    waiting: deque[_Share] = deque()
+    waiting: deque[_BatchShare] = deque()
     todo = iter(shares)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="crops")
     try:
-        waiting.extend(_Share(requests, pool) for requests in islice(todo, LOOK_AHEAD))
+        waiting.extend(_BatchShare(requests, pool, pinned) for requests in islice(todo, LOOK_AHEAD))
         while waiting:
             samples = waiting.popleft().samples(sample_subsets)
-            waiting.extend(_Share(requests, pool) for requests in islice(todo, 1))
+            waiting.extend(_BatchShare(requests, pool, pinned) for requests in islice(todo, 1))
             yield samples
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

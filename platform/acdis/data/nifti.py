@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,8 @@ class Image(NamedTuple):
     Attributes:
         voxels: in the file's own axes (i, j, k) and dtype, or float64 where the header scales; Fortran order.
         affine: 4×4 float64, voxel indices to mm.
-        apart: mm between the corners' places by sform and by qform, at most; 0 where one of them is not set.
+        apart: mm between the corners' places by sform and by qform, at most; 0 where one of them is not set,
+            NaN where neither is: which way the axes run is a guess then.
     """
 
     voxels: np.ndarray
@@ -68,6 +70,8 @@ def load(path: Path, dimensions: int) -> Image:
 
 def _apart(header: Any, shape: tuple[int, ...]) -> float:
     forms = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if forms[0] is None and forms[1] is None:
+        return math.nan
     return 0.0 if forms[0] is None or forms[1] is None else corner_shift(*forms, shape)
 
 

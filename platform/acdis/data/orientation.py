@@ -38,6 +38,18 @@ def to_lps(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return turned, affine @ inv_ornt_aff(change, voxels.shape[:3])
 
 
+def from_lps(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Undo `to_lps`: [D, H, W, ...] with axes as `AXES` to those of the file that had this affine."""
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+    if axes(affine) == AXES:
+        return voxels
+    turned: np.ndarray = apply_orientation(
+        voxels, ornt_transform(axcodes2ornt(tuple(AXES)), io_orientation(affine))
+    )
+    return turned
+
+
 def tilt(affine: np.ndarray) -> float:
     """Degrees by which the axes lie off the scanner's, at most: 0 for a grid that is not oblique."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # finding phantoms that are drawn already takes neither nibab
     import nibabel as nib
 
 #: Part of what a case is kept by: to be raised with every change to the drawing.
-VERSION = 1
+VERSION = 3
 
 #: One case in so many has no enhancing tumour.
 WITHOUT_ET = 5
@@ -40,12 +40,13 @@ _LEFTOVER = 3600.0  # seconds after which a temporary folder has no owner any mo
 _BRATS_LABELS = np.array((0, 1, 2, 4), np.uint8)
 
 #: Brightness over that of white matter on T1, in the order of radiology's textbooks. Oedema: bright on FLAIR
-#: and T2. Core: dark on T1, between white matter and oedema on FLAIR. The rim is as the core, but for T1ce.
+#: and T2. Core: dark on T1, between white matter and oedema on FLAIR, hardly brighter than oedema on T2. The
+#: rim is as the core, but for T1ce, where it outshines most veins.
 _LOOK: dict[str, dict[str, float]] = {
     "FLAIR": {"csf": 0.28, "grey": 0.86, "white": 0.72, "vessel": 0.40, "oedema": 1.30, "core": 1.02},
-    "T1ce": {"csf": 0.36, "grey": 0.76, "white": 0.98, "vessel": 1.50, "oedema": 0.74, "core": 0.55},
+    "T1ce": {"csf": 0.36, "grey": 0.76, "white": 0.98, "vessel": 1.35, "oedema": 0.74, "core": 0.55},
     "T1": {"csf": 0.34, "grey": 0.74, "white": 1.00, "vessel": 0.55, "oedema": 0.75, "core": 0.56},
-    "T2": {"csf": 1.95, "grey": 0.88, "white": 0.62, "vessel": 0.45, "oedema": 1.30, "core": 1.60},
+    "T2": {"csf": 1.95, "grey": 0.88, "white": 0.62, "vessel": 0.45, "oedema": 1.30, "core": 1.36},
 }
 
 
@@ -115,7 +116,7 @@ def _scan(
     """The four modalities [4, n] on the head's voxels: tissue contrast, bias field, gain and Rician noise."""
     patchy = np.clip(0.85 + 0.12 * anatomy.smooth_noise(random, 12, space.axes)[head.mask], 0.5, 1)
     enhancement = _enhancement(painted, head.mask)
-    brightness = float(random.uniform(1.25, 1.75))  # of the rim on T1ce
+    brightness = float(random.uniform(1.15, 1.6))  # of the rim on T1ce
     images = np.empty((len(MODALITIES), head.csf.size), np.int16)
     for image, modality in zip(images, MODALITIES, strict=True):
         look = {part: value * random.uniform(0.94, 1.06) for part, value in _LOOK[modality].items()}
@@ -178,8 +179,8 @@ def write(
     _check(cases, seed, shape, spacing)
     _sweep(out)
     folders = []
-    for index in range(1, cases + 1):
-        folder = out / f"Phantom_{index:05d}"
+    for index, name in enumerate(names(cases), 1):
+        folder = out / name
         recipe = _recipe(seed, index, shape, spacing)
         try:
             if not _whole(folder, recipe):
@@ -192,6 +193,19 @@ def write(
         if progress is not None:
             progress(index, cases)
     return folders
+
+
+def names(cases: int) -> list[str]:
+    """What `write` calls so many phantoms, in its order."""
+    return [f"Phantom_{index:05d}" for index in range(1, cases + 1)]
+
+
+def are_written(out: Path, cases: int, seed: int, shape: Triple, spacing: float) -> bool:
+    """Whether `write` would find all of them whole; draws nothing. Raises UserError as it does."""
+    _check(cases, seed, shape, spacing)
+    return all(
+        _whole(out / name, _recipe(seed, index, shape, spacing)) for index, name in enumerate(names(cases), 1)
+    )
 
 
 def _sweep(out: Path) -> None:
@@ -236,7 +250,7 @@ def _files(folder: Path) -> list[Path]:
 def _whole(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether a case is there, drawn by this recipe, with every file at the size that it was written with."""
     try:
-        record = files.json_of(files.read(folder / "phantom.json", files.TEXT))
+        record = files.read_json(folder / "phantom.json")
         return bool(record == recipe | {"bytes": _sizes(folder)})
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False

@@ -48,7 +48,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Meta:
-    """Where a prepared case lies in its file's volume: what `restore` and `to_native` need.
+    """Where a prepared case lies in its file's volume: what `to_native` needs.
 
     `box` counts in voxels of the working grid, of which the whole volume has `full_shape` at `spacing` (mm);
     `native_shape`, `native_spacing` (mm) and `affine` (4×4, rows) are the file's.
@@ -73,7 +73,7 @@ class Meta:
         """Whether such a case can be: sides, spacings and the affine within what is read from files."""
         shapes = (self.box.shape, self.full_shape, self.native_shape)
         sides = all(min(shape) > 0 and math.prod(shape) <= MAX_VOXELS for shape in shapes)
-        spacings = all(0 < each < math.inf for each in (*self.spacing, *self.native_spacing))
+        spacings = all(0 < millimetres < math.inf for millimetres in (*self.spacing, *self.native_spacing))
         rows = [len(row) == 4 and all(map(math.isfinite, row)) for row in self.affine]
         return sides and spacings and rows == [True] * 4
 
@@ -101,7 +101,7 @@ class Prepared:
 
 
 def preprocess(volume: Volume, data: config.Data) -> Prepared:
-    """Resample to `data.spacing`, crop to the brain's box grown to `data.min_size`, z-score each modality.
+    """Resample to `data.spacing`, crop to the brain's box grown to `data.min_size`, normalise each modality.
 
     The brain is where any modality is not 0. RFNet takes a sum above 0, which is the same on BraTS, whose
     intensities are never negative, but would lose half the brain on images that are normalised already.
@@ -109,32 +109,61 @@ def preprocess(volume: Volume, data: config.Data) -> Prepared:
     Raises:
         UserError: a spacing or a `min_size` that makes too many voxels, or no brain left at that spacing.
     """
-    native_shape = _triple(volume.labels.shape)
-    spacing = working_spacing(volume.spacing, data.spacing)
-    full_shape = resampled_shape(native_shape, volume.spacing, spacing)
-    images, classes, brain = _resample(volume, spacing, full_shape)
+    brain = (volume.images != 0).any(axis=0)
+    images, meta = on_brain(volume.images, brain, volume.spacing, volume.affine, data)
+    classes = volume.labels
+    if meta.spacing != volume.spacing:
+        classes = labels(classes, volume.spacing, meta.spacing, meta.full_shape)
+    return Prepared(images, crop(classes, meta.box), meta)
+
+
+def on_brain(
+    images: np.ndarray, brain: np.ndarray, native: Spacing, affine: np.ndarray, data: config.Data
+) -> tuple[np.ndarray, Meta]:
+    """`preprocess` without labels: what is known of a patient who is to be segmented.
+
+    Args:
+        images: float32 [K, D, H, W] of as many modalities as there are, a background of 0.
+        brain: bool [D, H, W], what box, mean and standard deviation are taken from.
+        native: mm per voxel.
+        affine: 4×4, to be kept with the case.
+
+    Returns:
+        float32 [K, d, h, w] on the box at the working spacing, and where the box lies.
+
+    Raises:
+        UserError: as `preprocess`.
+    """
+    native_shape = _triple(brain.shape)
+    spacing = working_spacing(native, data.spacing)
+    full_shape = resampled_shape(native_shape, native, spacing)
+    images, brain = _resample(images, brain, (native, spacing, full_shape))
     if not brain.any():
         raise UserError(f"no brain is left at data.spacing {data.spacing} mm; choose a smaller spacing")
-    box = brain_box(brain, data.min_size)
+    box = brain_box(brain, data.least, data.last_slice)
     if math.prod(box.shape) > MAX_VOXELS:
         raise UserError(
             f"data.min_size {data.min_size} makes a box of {box.shape} voxels; choose a smaller one"
         )
-    affine = tuple(tuple(float(value) for value in row) for row in volume.affine)
-    meta = Meta(box, full_shape, spacing, native_shape, volume.spacing, affine)
+    rows = tuple(tuple(float(value) for value in row) for row in affine)
+    meta = Meta(box, full_shape, spacing, native_shape, native, rows)
     inside = crop(brain, box)
-    normalised = normalise(crop(images, box), inside, keep_background=data.background == "normalised")
-    return Prepared(normalised, crop(classes, box), meta)
+    images = cut_at_percentiles(crop(images, box), inside, data.cut) if data.cut else crop(images, box)
+    rule = between if data.normalisation == "minmax" else normalise
+    normalised = rule(images, inside, keep_background=data.background == "normalised")
+    return normalised, meta
 
 
-def brain_box(brain: np.ndarray, min_size: int) -> Box:
-    """Box of the True voxels of [D, H, W], each side grown to at least `min_size` (RFNet convention).
+def brain_box(brain: np.ndarray, min_size: Voxels, last_slice: bool = True) -> Box:
+    """Box of the True voxels of [D, H, W], sides grown to at least `min_size` (RFNet convention).
 
     It grows to both sides alike, is shifted inside the volume where that can be, and reaches beyond the
-    volume on both sides where the volume is smaller than `min_size`.
+    volume on both sides where the volume is smaller than `min_size`. Without `last_slice` it ends one voxel
+    earlier on each axis before it grows (RFNet's code).
     """
     sides = [
-        _side(np.flatnonzero(brain.any(axis=others)), brain.shape[axis], min_size) for axis, others in _AXES
+        _side(np.flatnonzero(brain.any(axis=others)), brain.shape[axis], min_size[axis], last_slice)
+        for axis, others in _AXES
     ]
     return Box(_triple(start for start, _ in sides), _triple(stop for _, stop in sides))
 
@@ -142,8 +171,8 @@ def brain_box(brain: np.ndarray, min_size: int) -> Box:
 _AXES = ((0, (1, 2)), (1, (0, 2)), (2, (0, 1)))
 
 
-def _side(occupied: np.ndarray, length: int, min_size: int) -> tuple[int, int]:
-    start, stop = int(occupied[0]), int(occupied[-1]) + 1
+def _side(occupied: np.ndarray, length: int, min_size: int, last_slice: bool) -> tuple[int, int]:
+    start, stop = int(occupied[0]), int(occupied[-1]) + last_slice
     size = max(stop - start, min_size)
     if size > length:
         start = (length - size) // 2
@@ -156,14 +185,6 @@ def crop(array: np.ndarray, box: Box) -> np.ndarray:
     """A copy of [..., D, H, W] on the box; zeros where the box reaches beyond the volume."""
     out = np.zeros((*array.shape[:-3], *box.shape), dtype=array.dtype)
     source, target = _overlap(box, _triple(array.shape[-3:]))
-    out[target] = array[source]
-    return out
-
-
-def restore(array: np.ndarray, meta: Meta) -> np.ndarray:
-    """Undo `crop`: [..., D, H, W] on the box to the whole working grid, zeros outside the box."""
-    out = np.zeros((*array.shape[:-3], *meta.full_shape), dtype=array.dtype)
-    target, source = _overlap(meta.box, meta.full_shape)
     out[target] = array[source]
     return out
 
@@ -185,14 +206,36 @@ def normalise(images: np.ndarray, brain: np.ndarray, keep_background: bool) -> n
     return out
 
 
-def to_native(probabilities: Tensor, meta: Meta) -> Tensor:
+def cut_at_percentiles(images: np.ndarray, brain: np.ndarray, percentiles: tuple[float, float]) -> np.ndarray:
+    """[4, D, H, W], each modality cut below and above at percentiles of its voxels in `brain` [D, H, W]."""
+    bounds = [np.percentile(image[brain], percentiles).astype(images.dtype) for image in images]
+    return np.stack([np.clip(image, *limits) for image, limits in zip(images, bounds, strict=True)])
+
+
+def between(images: np.ndarray, brain: np.ndarray, keep_background: bool) -> np.ndarray:
+    """Each modality of [4, D, H, W] so that its voxels in `brain` [D, H, W] lie between 0 and 1.
+
+    Outside the brain: 0, or with `keep_background` the same scale.
+    """
+    out = np.empty_like(images)
+    for modality, image in enumerate(images):
+        inside = image[brain].astype(np.float64)
+        out[modality] = (image - inside.min()) / max(float(np.ptp(inside)), 1e-8)
+    if not keep_background:
+        out *= brain
+    return out
+
+
+def to_native(probabilities: Tensor, meta: Meta, regions: bool = False) -> Tensor:
     """Probabilities of classes [K, D, H, W] on the box to the file's grid, [K, *native_shape], float32.
 
-    Linear where the spacing differs; outside the box the background (channel 0) is certain.
+    Linear where the spacing differs; outside the box the background (channel 0) is certain, and of `regions`
+    there is none.
     """
     region, where = to_native_region(probabilities, meta)
     out = region.new_zeros((region.shape[0], *meta.native_shape))
-    out[0] = 1
+    if not regions:
+        out[0] = 1
     out[:, *where] = region
     return out
 
@@ -223,8 +266,8 @@ def regions_to_native(probabilities: Tensor, meta: Meta) -> Tensor:
     region, where = to_native_region(probabilities, meta)
     out = torch.zeros(meta.native_shape, dtype=torch.uint8, device=region.device)
     classes = out[where]
-    for found, label in zip(region, (2, 1, 3), strict=True):  # ED, NCR/NET, ET: each over those before
-        classes.masked_fill_(found > 0.5, label)
+    for probability, label in zip(region, (2, 1, 3), strict=True):  # ED, NCR/NET, ET: each over those before
+        classes.masked_fill_(probability > 0.5, label)
     return out
 
 
@@ -243,18 +286,17 @@ def to_native_region(probabilities: Tensor, meta: Meta) -> tuple[Tensor, tuple[s
     return out, (where[2], where[1], where[0])
 
 
-def _resample(volume: Volume, spacing: Spacing, shape: Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images [4, D, H, W], labels and brain [D, H, W] on the working grid."""
-    brain = (volume.images != 0).any(axis=0)
-    if spacing == volume.spacing:
-        return volume.images, volume.labels, brain
+def _resample(
+    images: np.ndarray, brain: np.ndarray, grid: tuple[Spacing, Spacing, Voxels]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images [K, D, H, W] and brain [D, H, W] on the working grid; `grid`: spacing before, after, shape."""
+    if grid[0] == grid[1]:
+        return images, brain
     import torch
 
-    grid = (volume.spacing, spacing, shape)
-    images = linear(torch.from_numpy(volume.images), *grid).numpy()
     # Half of a voxel must be brain: a hull of averages with the background would distort mean and std.
     inside = linear(torch.from_numpy(brain).float()[None], *grid)[0].numpy() >= 0.5
-    return images, labels(volume.labels, *grid), inside
+    return linear(torch.from_numpy(images), *grid).numpy(), inside
 
 
 def _overlap(box: Box, shape: Voxels) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -67,7 +67,13 @@ def named(name: str) -> Scheme:
 
 
 def from_labels(labels: Mapping[int, str]) -> Scheme:
-    """The scheme that `data.labels` writes out; 0 is background where it is not named."""
+    """The scheme that `data.labels` writes out; 0 is the background.
+
+    Raises:
+        UserError: 0 is something else: all that is no tumour would be it.
+    """
+    if labels.get(0, "background") != "background":
+        raise UserError(f"data.labels: 0 is the background, and cannot be {labels[0]}; leave 0 out")
     classes = {0: 0} | {value: CLASS_NAMES[name] for value, name in labels.items()}
     return Scheme("data.labels", tuple(sorted(classes.items())))
 
@@ -75,9 +81,9 @@ def from_labels(labels: Mapping[int, str]) -> Scheme:
 def meanings(value: float) -> str:
     """What a value that a scheme does not know is elsewhere: "4 is ET of brats2018 …, or '' ."""
     words = {index: name for name, index in CLASS_NAMES.items()}
-    found: dict[str, list[str]] = {}
+    by_meaning: dict[str, list[str]] = {}
     for scheme in SCHEMES.values():
         for known, meaning in (*((v, words[index]) for v, index in scheme.classes), *scheme.outside):
             if known == value:
-                found.setdefault(meaning, []).append(scheme.name)
-    return ", ".join(f"{meaning} in {', '.join(names)}" for meaning, names in found.items())
+                by_meaning.setdefault(meaning, []).append(scheme.name)
+    return ", ".join(f"{meaning} in {', '.join(names)}" for meaning, names in by_meaning.items())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from acdis import config
+from acdis.data.exchange import exchange
 from acdis.data.lists import bare, read_list
 from acdis.errors import UserError
 
@@ -72,14 +73,17 @@ def draw(
     if sum(counts) > len(names):
         raise UserError(f"data.split.counts {counts} ask for {sum(counts)} cases, there are {len(names)}")
     sizes = (*counts, len(names) - sum(counts))
-    parts = _share_out(names, sizes, seed, patients or {}, kinds or {}, strict=True)[:3]
-    found = tuple(len(part) for part in parts)
-    if found != counts:
+    scans, kind_of = _by_patient(names, patients or {}, kinds or {})
+    parts = _share_out(scans, kind_of, sizes, seed, strict=True)
+    exchange(parts, scans, kind_of, sizes)
+    lists = [sorted(name for patient in part for name in scans[patient]) for part in parts]
+    reached = tuple(map(len, lists[:3]))
+    if reached != counts:
         raise UserError(
             f"data.split.counts {counts}: some patients have several scans, and whole patients come to "
-            f"{found} at the nearest; choose such counts, or fewer"
+            f"{reached} near that; choose these counts, or fewer"
         )
-    first, second, third = (tuple(sorted(part)) for part in parts)
+    first, second, third = map(tuple, lists[:3])
     return Lists(first, second, third)
 
 
@@ -99,47 +103,55 @@ def folds(
     if not 2 <= count <= persons:
         raise UserError(f"{count} folds of {persons} patients; give 2 to {persons}")
     sizes = tuple(len(names) // count + (fold < len(names) % count) for fold in range(count))
-    parts = _share_out(names, sizes, seed, patients or {}, kinds or {}, strict=False)
-    return [tuple(sorted(part)) for part in parts]
+    scans, kind_of = _by_patient(names, patients or {}, kinds or {})
+    parts = _share_out(scans, kind_of, sizes, seed, strict=False)
+    return [tuple(sorted(name for patient in part for name in scans[patient])) for part in parts]
+
+
+def _by_patient(
+    names: Sequence[str], patients: Mapping[str, str], kinds: Mapping[str, int]
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Each patient's scans, and the kind of the last of them."""
+    scans: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        scans[patients.get(name, name)].append(name)
+    return scans, {patient: kinds.get(own[-1], 0) for patient, own in scans.items()}
 
 
 def _share_out(
-    names: Sequence[str],
+    scans: Mapping[str, Sequence[str]],
+    kind_of: Mapping[str, int],
     sizes: Sequence[int],
     seed: int,
-    patients: Mapping[str, str],
-    kinds: Mapping[str, int],
     strict: bool,
 ) -> list[list[str]]:
     """Whole patients into parts of `sizes` scans, those with most scans first, at random among equals.
 
-    Each goes where its kind is shortest of its due. `strict`: no part gets more than its size, and who fits
-    nowhere is left out.
+    Each goes where its kind is shortest of its due, among the parts that have room. Who fits nowhere goes
+    where most room is left, and no part stays empty; `strict`: to the last part.
     """
-    scans: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(names):
-        scans[patients.get(name, name)].append(name)
-    kind_of = {patient: kinds.get(own[-1], 0) for patient, own in scans.items()}
-    held = Counter(kind_of[patients.get(name, name)] for name in names)
-    due = [{kind: size * number / len(names) for kind, number in held.items()} for size in sizes]
+    total = sum(map(len, scans.values()))
+    held: Counter[int] = Counter()
+    for patient, own in scans.items():
+        held[kind_of[patient]] += len(own)
+    due = [{kind: size * number / total for kind, number in held.items()} for size in sizes]
     ordered = list(scans)
     shuffled = [ordered[index] for index in np.random.default_rng(seed).permutation(len(ordered))]
     parts: list[list[str]] = [[] for _ in sizes]
-    for patient in sorted(shuffled, key=lambda patient: -len(scans[patient])):
-        own, kind = scans[patient], kind_of[patient]
-        open_parts = [
-            place for place, size in enumerate(sizes) if not strict or len(parts[place]) + len(own) <= size
-        ]
+    room = list(sizes)
+    for done, patient in enumerate(sorted(shuffled, key=lambda patient: -len(scans[patient]))):
+        count, kind = len(scans[patient]), kind_of[patient]
+        empty = [place for place, part in enumerate(parts) if not part]
+        open_parts = [place for place, left in enumerate(room) if left >= count]
+        if not strict and len(scans) - done <= len(empty):
+            open_parts = empty
         if open_parts:
-            best = max(
-                open_parts,
-                key=lambda place: (
-                    due[place][kind],
-                    (sizes[place] - len(parts[place])) / max(sizes[place], 1),
-                ),
-            )
-            parts[best] += own
-            due[best][kind] -= len(own)
+            best = max(open_parts, key=lambda place: (due[place][kind], room[place] / max(sizes[place], 1)))
+        else:
+            best = len(sizes) - 1 if strict else max(range(len(sizes)), key=room.__getitem__)
+        parts[best].append(patient)
+        room[best] -= count
+        due[best][kind] -= count
     return parts
 
 
@@ -163,12 +175,12 @@ def from_files(
 def _locate(file: str, base: Path | None) -> Path:
     path, mark, fold = os.path.expanduser(file).partition("#")  # unlike pathlib's it leaves strangers' homes
     places = [place / path for place in (base, Path.cwd()) if place is not None]
-    found = next((place for place in places if os.path.isfile(place)), None)
-    if found is None:
+    existing = next((place for place in places if os.path.isfile(place)), None)
+    if existing is None:
         raise UserError(
             f"{file}: no such split file; looked for {' and '.join(map(str, dict.fromkeys(places)))}"
         )
-    return found.with_name(f"{found.name}{mark}{fold}")
+    return existing.with_name(f"{existing.name}{mark}{fold}")
 
 
 def _mapped(listed: Sequence[str], path: Path, names: Sequence[str]) -> tuple[str, ...]:
@@ -177,18 +189,22 @@ def _mapped(listed: Sequence[str], path: Path, names: Sequence[str]) -> tuple[st
     by_bare: dict[str, str] = {}
     for name in sorted(names, reverse=True):
         by_bare[bare(name)] = name
-    found = [name if name in known else by_bare.get(bare(name)) for name in listed]
-    unknown = [name for name, match in zip(listed, found, strict=True) if match is None]
+    matches = [name if name in known else by_bare.get(bare(name)) for name in listed]
+    unknown = [name for name, match in zip(listed, matches, strict=True) if match is None]
     if unknown:
         raise UserError(
-            f"{path}: {len(unknown)} of {len(listed)} names match none of the {len(known)} cases: "
-            f"{', '.join(unknown)}"
+            f"{path}: {len(unknown)} of {len(listed)} names match none of the {len(known)} cases"
+            f"{_such_as(names)}: {', '.join(unknown)}"
         )
-    matched = [name for name in found if name is not None]
+    matched = [name for name in matches if name is not None]
     twice = sorted(name for name, count in Counter(matched).items() if count > 1)
     if twice:
         raise UserError(f"{path}: listed more than once: {', '.join(twice)}")
     return tuple(matched)
+
+
+def _such_as(names: Sequence[str]) -> str:
+    return f", which are named as {min(names)}" if names else ""
 
 
 def _refuse_shared(
@@ -199,8 +215,14 @@ def _refuse_shared(
     for index, one in enumerate(ordered):
         for other in ordered[index + 1 :]:
             shared = sorted({key(name) for name in parts[one]} & {key(name) for name in parts[other]})
-            if shared:
+            if not shared:
+                continue
+            if paths[one] == paths[other]:
                 raise UserError(
-                    f"{paths[other]}: {what}also listed to {one} ({paths[one]}), remove from one: "
-                    f"{', '.join(shared)}"
+                    f"{paths[one]}: its lists for {one} and {other} share {what.strip() or 'cases'}, "
+                    f"remove from one: {', '.join(shared)}"
                 )
+            raise UserError(
+                f"{paths[other]}: {what}also listed to {one} ({paths[one]}), remove from one: "
+                f"{', '.join(shared)}"
+            )

@@ -16,6 +16,7 @@ import numpy as np
 from acdis import files
 from acdis.data.cases import Case, read_labels
 from acdis.data.fingerprints import file_hash, remember
+from acdis.data.nifti import voxel_sizes
 from acdis.errors import UserError
 
 #: Lesions are told apart by size in so many groups of equal number.
@@ -44,12 +45,12 @@ def of_cases(
 
     A segmentation that cannot be used counts as empty: preparing the case says what is wrong with it.
     """
-    found: dict[str, Stratum] = {}
+    strata: dict[str, Stratum] = {}
     with ThreadPoolExecutor(max(1, processes)) as pool:
         for case, stratum in zip(cases, pool.map(lambda case: _of_case(case, cache), cases), strict=True):
-            found[case.name] = stratum
-            progress(len(found), len(cases))
-    return found
+            strata[case.name] = stratum
+            progress(len(strata), len(cases))
+    return strata
 
 
 def _of_case(case: Case, cache: Path) -> Stratum:
@@ -59,13 +60,14 @@ def _of_case(case: Case, cache: Path) -> Stratum:
         return Stratum(False, 0.0)
     note = cache / ".strata" / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     with suppress(OSError, ValueError, LookupError, TypeError):
-        tree = files.json_of(files.read(note, 200))
+        tree = files.read_json(note, 200)
         if isinstance(tree["enhancing"], bool) and math.isfinite(tree["volume"]):
             return Stratum(tree["enhancing"], float(tree["volume"]))
     try:
-        labels, spacing = read_labels(case)
+        labels, affine = read_labels(case)
     except UserError:
         return Stratum(False, 0.0)
-    stratum = Stratum(bool((labels == 3).any()), float(np.count_nonzero(labels) * math.prod(spacing)))
+    volume = np.count_nonzero(labels) * math.prod(voxel_sizes(affine))
+    stratum = Stratum(bool((labels == 3).any()), float(volume))
     remember(note, json.dumps({"enhancing": stratum.enhancing, "volume": stratum.volume}))
     return stratum

@@ -11,6 +11,7 @@ Where MONAI's results fit METHOD.md and where not:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -68,9 +69,11 @@ def hd95(prediction: Mask, truth: Mask, spacing: Spacing) -> float:
 
     box = _bounding_box(prediction | truth)
     pair = (mask[box][None, None] for mask in (prediction, truth))
-    return float(
-        compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
-    )
+    with warnings.catch_warnings():  # MONAI warns of an argument that it gives to itself
+        warnings.filterwarnings("ignore", "monai.metrics.utils", FutureWarning)
+        return float(
+            compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
+        )
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
@@ -88,8 +91,13 @@ def empty_if_small(prediction: Mask, minimum: float, voxel_volume: float) -> Mas
 
     RFNet empties a predicted ET of fewer than 500 voxels at 1 mm; 500 itself stays.
     """
-    volume = np.count_nonzero(prediction) * voxel_volume
-    return prediction if volume >= minimum * (1 - _VOLUME_TOLERANCE) else np.zeros_like(prediction)
+    small = is_small(int(np.count_nonzero(prediction)), minimum, voxel_volume)
+    return np.zeros_like(prediction) if small else prediction
+
+
+def is_small(voxels: int, minimum: float, voxel_volume: float) -> bool:
+    """Whether so many voxels of `voxel_volume` mm³ are less than `minimum` mm³."""
+    return voxels * voxel_volume < minimum * (1 - _VOLUME_TOLERANCE)
 
 
 def score_case(
@@ -110,28 +118,43 @@ def score_case(
             will a generator, which keeps one subset's volume in memory at a time.
         truth: labels 0..3 [D, H, W].
         spacing: mm per voxel along D, H, W.
-        evaluation: whether HD95 is wanted, and the smallest ET of `dice_et500` in mm³.
+        evaluation: whether HD95 and what further metrics are wanted, and the smallest ET of `dice_et500` in
+            mm³.
         patient: who was scanned, for the records; none: the case itself.
 
     Raises:
         ValueError: shapes that differ, labels other than 0..3, probabilities that are not finite, a spacing
             that is not positive, or not one prediction per subset.
     """
-    if len(spacing) != 3 or not all(math.isfinite(side) and side > 0 for side in spacing):
-        raise ValueError(f"case {name}: spacing must be three positive lengths in mm, got {tuple(spacing)}")
-    true_labels = _labels(truth, f"case {name}, truth")
-    truths = {region: region_mask(true_labels, region) for region in REGIONS}
-    records = []
-    for subset, prediction in zip(subsets, predictions, strict=True):
-        labels = _labels(prediction, f"case {name}, {subset_name(subset)}")
-        if labels.shape != true_labels.shape:
+    case = CaseTruth(name, truth, spacing, patient)
+    pairs = zip(subsets, predictions, strict=True)
+    return [record for subset, prediction in pairs for record in case.score(subset, prediction, evaluation)]
+
+
+class CaseTruth:
+    """What the predictions of one case are scored against, checked once; arguments as of `score_case`."""
+
+    def __init__(self, name: str, truth: ArrayLike, spacing: Spacing, patient: str = "") -> None:
+        if len(spacing) != 3 or not all(math.isfinite(side) and side > 0 for side in spacing):
             raise ValueError(
-                f"case {name}: predicted {labels.shape} voxels where truth has {true_labels.shape}"
+                f"case {name}: spacing must be three positive lengths in mm, got {tuple(spacing)}"
             )
-        for region in REGIONS:
-            pair = region_mask(labels, region), truths[region]
-            records.append(_score(name, subset, region, pair, spacing, evaluation, patient))
-    return records
+        labels = _labels(truth, f"case {name}, truth")
+        self.name, self.spacing, self.patient, self.shape = name, spacing, patient, labels.shape
+        self._regions = {region: region_mask(labels, region) for region in REGIONS}
+
+    def score(self, subset: Subset, prediction: ArrayLike, evaluation: Evaluation) -> list[Record]:
+        """Scores of one subset's prediction, region by region."""
+        labels = _labels(prediction, f"case {self.name}, {subset_name(subset)}")
+        if labels.shape != self.shape:
+            raise ValueError(
+                f"case {self.name}: predicted {labels.shape} voxels where truth has {self.shape}"
+            )
+        records = []
+        for region, truth in self._regions.items():
+            pair = region_mask(labels, region), truth
+            records.append(_score(self.name, subset, region, pair, self.spacing, evaluation, self.patient))
+        return records
 
 
 def _score(
@@ -146,6 +169,11 @@ def _score(
     prediction, truth = pair
     voxel_volume = math.prod(float(side) for side in spacing)
     kept = empty_if_small(prediction, evaluation.et_minimum, voxel_volume) if region == "ET" else None
+    further: dict[str, Any] = {}
+    if evaluation.metrics:
+        from acdis.evaluation.named_metrics import named  # scipy: reports read these names without it
+
+        further = named(evaluation.metrics, prediction, truth, spacing)
     return Record(
         case=name,
         subset=subset_name(subset),
@@ -157,6 +185,7 @@ def _score(
         truth_voxels=int(np.count_nonzero(truth)),
         voxel_volume=voxel_volume,
         patient=patient,
+        **further,
     )
 
 

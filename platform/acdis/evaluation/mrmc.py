@@ -8,13 +8,20 @@ every row alike cancels, and all rows together estimate the spread that is left.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import fdtrc
 
-#: A row leaves the pool where its spread is larger than the others' at this level, shared out over the rows.
-UNEQUAL = 0.01
+#: A row leaves the pool where its spread is larger than the others' at this level, shared out over rows,
+#: regions and the two tests.
+UNEQUAL = 0.05
+#: Below so many values in a row Brown and Forsythe's test knows nothing, or finds what is not there: of three
+#: one distance from the median is 0, of two both are the same number.
+FEW = 10
+#: Digits of a point, and the share of a sum of squares, below which there is rounding and no spread.
+DIGITS, ROUNDING = 9, 1e-12
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,15 @@ class MeanSquares:
         freedom = least * (total / seed_part) ** 2 if seed_part else least
         return math.sqrt(2 * total / (self.seeds * self.cases)), freedom
 
+    def with_cases_of(self, other: MeanSquares) -> MeanSquares:
+        """These seeds and residual, and the other's row×case part, of the same seeds and cases."""
+        return replace(self, row_case=other.row_case + (self.residual - other.residual))
+
 
 def mean_squares(scores: np.ndarray) -> MeanSquares:
     """Of scores [R, S, N] of one region; R, S and N at least 2."""
     rows, seeds, cases = scores.shape
-    by_seed, by_case = _interactions(scores)
-    residual = _centred(scores, (0, 1, 2))
+    by_seed, by_case, residual = _by_seed(scores), _by_case(scores), _centred(scores, (0, 1, 2))
     both = (rows - 1) * (seeds - 1)
     return MeanSquares(
         cases * float((by_seed**2).sum()) / both,
@@ -62,26 +72,45 @@ def mean_squares(scores: np.ndarray) -> MeanSquares:
     )
 
 
-def unequal_rows(scores: np.ndarray) -> tuple[int, ...]:
-    """Rows of scores [R, S, N] whose row×seed or row×case spread is larger than the others' (one region).
+def unsteady_rows(scores: np.ndarray) -> tuple[int, ...]:
+    """Rows of scores [R, S, N, regions] whose row×seed spread is larger than the others'.
 
-    Brown and Forsythe's test (1974) of each row beside the rest, the most different first, then again without
-    it. Of two rows nothing can be said: what one has too much, the other has too little.
+    By a ratio of variances. Each row beside the rest, the most different first, then again without it. A row
+    that is different in one region counts in all of them: two or three seeds of one region seldom show it. Of
+    two rows nothing can be said: what one has too much, the other has too little.
     """
+    return _unequal(scores, lambda table: _ratio(_by_seed(table)))
+
+
+def uneven_rows(scores: np.ndarray) -> tuple[int, ...]:
+    """The same of row×case: by Brown and Forsythe's test (1974), which heavy tails do not mislead.
+
+    Fewer than `FEW` cases by a ratio of variances too.
+    """
+    test = _ratio if scores.shape[2] < FEW else _larger
+    return _unequal(scores, lambda table: test(_by_case(table)))
+
+
+def _unequal(scores: np.ndarray, test: Callable[[np.ndarray], np.ndarray]) -> tuple[int, ...]:
+    regions = scores.shape[3]
     pool, apart = list(range(len(scores))), []
     while len(pool) > 2:
-        by_seed, by_case = _interactions(scores[pool])
-        chances = [min(_larger(by_seed, place), _larger(by_case, place)) for place in range(len(pool))]
+        chances = np.min([test(scores[pool][..., region]) for region in range(regions)], axis=0)
         place = int(np.argmin(chances))
-        if chances[place] >= UNEQUAL / (2 * len(pool)):
+        if chances[place] >= UNEQUAL / (2 * regions * len(pool)):
             break
         apart.append(pool.pop(place))
     return tuple(sorted(apart))
 
 
-def _interactions(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is left of the means over cases [R, S] and over seeds [R, N] without row, seed and case."""
-    return _centred(scores.mean(axis=2), (0, 1)), _centred(scores.mean(axis=1), (0, 1))
+def _by_seed(scores: np.ndarray) -> np.ndarray:
+    """[R, S], what is left of the means over cases without row and seed."""
+    return _centred(scores.mean(axis=2), (0, 1))
+
+
+def _by_case(scores: np.ndarray) -> np.ndarray:
+    """[R, N], what is left of the means over seeds without row and case."""
+    return _centred(scores.mean(axis=1), (0, 1))
 
 
 def _centred(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -90,14 +119,32 @@ def _centred(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-def _larger(values: np.ndarray, place: int) -> float:
-    """p of Brown and Forsythe's test that row `place` of [R, K] spreads as the rest; 1 if it spreads less."""
+def _ratio(values: np.ndarray) -> np.ndarray:
+    """p [R] that a row of interactions [R, K] varies as the rest, against more: F(K − 1, (R − 2)(K − 1)).
+
+    A row minus the mean of the others is independent of what these differ by among themselves, so the ratio
+    is exact for normal spreads, also of two or three seeds.
+    """
+    values = np.round(values, DIGITS)
+    rows, count = values.shape
+    squares = (values**2).sum()
+    own = (values**2).sum(axis=1) * rows / (rows - 1)
+    rest = np.maximum(squares - own, ROUNDING * squares)
+    ratio = np.divide(own * (rows - 2), rest, out=np.zeros(rows), where=rest > 0)
+    return np.asarray(fdtrc(count - 1, (rows - 2) * (count - 1), ratio))
+
+
+def _larger(values: np.ndarray) -> np.ndarray:
+    """p [R] of Brown and Forsythe's tests that a row of [R, K] spreads as the rest; 1 if it spreads less."""
+    values = np.round(values, DIGITS)
+    rows, count = values.shape
     distances = np.abs(values - np.median(values, axis=1, keepdims=True))
-    own, others = distances[place], np.delete(distances, place, axis=0).ravel()
-    gap = own.mean() - others.mean()
-    within = ((own - own.mean()) ** 2).sum() + ((others - others.mean()) ** 2).sum()
-    freedom = len(own) + len(others) - 2
-    if gap <= 0 or not within:
-        return 1.0
-    between = gap**2 * len(own) * len(others) / (len(own) + len(others))
-    return float(fdtrc(1, freedom, between / (within / freedom)))
+    rest = (rows - 1) * count
+    own, others = distances.mean(axis=1), (distances.sum() - distances.sum(axis=1)) / rest
+    squares = ((distances - distances.mean()) ** 2).sum()
+    gap = own - others
+    between = gap**2 * count * rest / (count + rest)
+    within = squares - between
+    tested = (gap > 0) & (within > ROUNDING * squares)
+    ratio = np.divide(between * (count + rest - 2), within, out=np.zeros(rows), where=tested)
+    return np.where(tested, fdtrc(1, count + rest - 2, ratio), 1.0)

@@ -7,31 +7,53 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from acdis import files
 from acdis.errors import UserError
-from acdis.vocabulary import REGIONS, SUBSETS, metric_name, subset_name
+from acdis.vocabulary import (
+    FURTHER_METRICS,
+    REGIONS,
+    SUBSETS,
+    UNBOUNDED,
+    Subset,
+    metric_name,
+    subset_name,
+)
 
 if TYPE_CHECKING:
     import pyarrow
 
 #: Metrics in the order in which they are summarised, with the regions that each is defined for.
-METRIC_REGIONS: dict[str, tuple[str, ...]] = {"dice": REGIONS, "dice_et500": ("ET",), "hd95": REGIONS}
+METRIC_REGIONS: dict[str, tuple[str, ...]] = {
+    "dice": REGIONS,
+    "dice_et500": ("ET",),
+    "hd95": REGIONS,
+    **dict.fromkeys(FURTHER_METRICS, REGIONS),
+}
+
+#: Metrics that are there for every record of an evaluation or for none.
+_OPTIONAL = ("hd95", *FURTHER_METRICS)
 
 #: Rows of a file that is read: 20,000 cases; some two hundred bytes of memory each.
 MOST_ROWS = 20_000 * 45
-
-_SUBSET_NAMES = tuple(subset_name(subset) for subset in SUBSETS)
+#: Bytes of all rows together as they are before they are packed, and of their names: a file of ten kilobytes
+#: may hold one name of a megabyte, and a million rows that refer to it.
+MOST_BYTES = 2**28
+#: Rows that are looked at together.
+_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class Record:
-    """Scores of one region of one case, segmented from one subset of the modalities."""
+    """Scores of one region of one case, segmented from one subset of the modalities.
+
+    What stands behind `patient` is in `evaluation.metrics`; None where that does not name it.
+    """
 
     case: str
     subset: str  # as `vocabulary.subset_name` writes it: FLAIR_T1ce
@@ -43,21 +65,51 @@ class Record:
     truth_voxels: int
     voxel_volume: float  # mm³
     patient: str = ""  # who was scanned; the case itself where nothing else is known
+    lesion_dice: float | None = None  # BraTS 2023: mean over found, missed and false lesions
+    lesion_hd95: float | None = None  # mm
+    lesions_found: float | None = None
+    lesions_missed: float | None = None
+    lesions_false: float | None = None
+    instance_dice: float | None = None  # BraTS 2026: mean over pairs and instances without one
+    instance_nsd: float | None = None  # at 1 mm
+    instance_hd95: float | None = None  # mm
+    instance_f1: float | None = None
+    nsd_1mm: float | None = None
+    nsd_2mm: float | None = None
+    volume_difference_ml: float | None = None  # of the absolute volumes
+    sensitivity: float | None = None
+    precision: float | None = None
 
     def __post_init__(self) -> None:
         if not self.patient:
             object.__setattr__(self, "patient", self.case)
 
+    @property
+    def hd95_penalty(self) -> bool | None:
+        """Whether `hd95` is that of one empty mask, no distance; None where HD95 is switched off."""
+        return None if self.hd95 is None else (self.predicted_voxels == 0) != (self.truth_voxels == 0)
+
+
+def as_row(record: Record) -> dict[str, Any]:
+    """Value by column, without further metrics that were not computed."""
+    return {
+        name: value
+        for name, value in asdict(record).items()
+        if value is not None or name not in FURTHER_METRICS
+    }
+
 
 def write_parquet(path: Path, records: Sequence[Record]) -> None:
     """Write records to a Parquet file, atomically: a reader sees the old file or the new one, whole.
 
-    Nullable columns: `dice_et500` (null but for ET) and `hd95` (null when off).
+    Nullable columns: `dice_et500` (null but for ET), `hd95` (null when off) and further metrics, which have a
+    column only where a record has them.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist([asdict(record) for record in records], schema=_schema())
+    present = [name for name in FURTHER_METRICS if any(getattr(row, name) is not None for row in records)]
+    table = pa.Table.from_pylist([asdict(record) for record in records], schema=_schema(present))
     with files.replacing(path) as stream:
         pq.write_table(table, stream, write_page_checksum=True)
 
@@ -69,7 +121,8 @@ def read_parquet(path: Path) -> list[Record]:
         UserError: the file cannot be read, is not Parquet, or has other columns.
     """
     try:
-        with path.open("rb") as file:  # a handle: from a path pyarrow would read columns out of folder names
+        # A handle: from a path pyarrow would read columns out of folder names.
+        with files.opened(path) as file:
             table = read_table(file, str(path))
     except OSError as error:
         raise _unreadable(str(path), error) from None
@@ -87,15 +140,15 @@ def read_table(file: BinaryIO, name: str) -> pyarrow.Table:
 
     try:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
-        due = _schema()
+        due = _schema(parquet.schema_arrow.names)
         older = due.remove(due.get_field_index("patient"))  # each case was a patient of its own
         if not (parquet.schema_arrow.equals(due) or parquet.schema_arrow.equals(older)):
-            found = ", ".join(f"{field.name} ({field.type})" for field in parquet.schema_arrow)
+            columns = ", ".join(f"{field.name} ({field.type})" for field in parquet.schema_arrow)
             raise UserError(
-                f"{name}: are not per-case scores of this version, has {found}; evaluate the run again"
+                f"{name}: are not per-case scores of this version, has {columns}; evaluate the run again"
             )
         _check_size(parquet.metadata)
-        table = parquet.read(use_threads=False)  # small files: threads cost more than they give
+        table = _read(file, parquet)
         table.validate(full=True)
         if "patient" not in table.column_names:
             table = table.append_column(due.field("patient"), table.column("case"))
@@ -119,6 +172,32 @@ def _check_size(metadata: pyarrow.parquet.FileMetaData) -> None:
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if metadata.num_rows > MOST_ROWS or sum(group.num_rows for group in groups) != metadata.num_rows:
         raise ValueError(f"claims {metadata.num_rows:,} rows, at most {MOST_ROWS:,} are read")
+    if (size := sum(group.total_byte_size for group in groups)) > MOST_BYTES:
+        raise ValueError(f"claims {size:,} bytes, at most {MOST_BYTES:,} are read")
+
+
+def _read(file: BinaryIO, parquet: pyarrow.parquet.ParquetFile) -> pyarrow.Table:
+    """All rows. Names stay packed until it is known how much room they take."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    schema = parquet.schema_arrow
+    words = [field.name for field in schema if field.type == pa.string()]
+    file.seek(0)
+    packed = pq.ParquetFile(
+        file, metadata=parquet.metadata, read_dictionary=words, page_checksum_verification=True
+    )
+    batches, size = [], 0
+    # Small files: threads cost more than they give.
+    for batch in packed.iter_batches(_BATCH, use_threads=False):
+        for column in (batch.column(name) for name in words):
+            lengths = pc.binary_length(column.dictionary).take(column.indices)
+            size += pc.sum(lengths, min_count=0).as_py()
+        if size > MOST_BYTES:
+            raise ValueError(f"its names take more than {MOST_BYTES:,} bytes")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, packed.schema_arrow).cast(schema)
 
 
 def _unreadable(name: str, error: Exception) -> UserError:
@@ -126,45 +205,56 @@ def _unreadable(name: str, error: Exception) -> UserError:
     return UserError(f"{name}: per-case scores cannot be read ({reason}); evaluate the run again")
 
 
-def _schema() -> pyarrow.Schema:
+def _schema(present: Sequence[str] = ()) -> pyarrow.Schema:
+    """With those further metrics that are present."""
     import pyarrow as pa
 
     types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-    columns = ((field.name, *str(field.type).partition(" | ")) for field in fields(Record))
+    due = [field for field in fields(Record) if field.name not in FURTHER_METRICS or field.name in present]
+    columns = ((field.name, *str(field.type).partition(" | ")) for field in due)
     return pa.schema([pa.field(name, types[kind], nullable=bool(none)) for name, kind, _, none in columns])
 
 
-def summarise(records: Iterable[Record]) -> dict[str, float]:
-    """Averages under the fixed names: over cases per subset and region, then over the 15 subsets.
+def summarise(records: Iterable[Record], subsets: Sequence[Subset] = SUBSETS) -> dict[str, float]:
+    """Averages under the fixed names: over cases per subset and region, over the subsets, over the regions.
+
+    Args:
+        subsets: what the records must hold, no more and no less.
 
     Returns:
-        `dice/WT/FLAIR`, …, `dice/WT/mean`, …; `dice_et500/ET/…`; `hd95/…` in mm where it was computed. Every
-        case weighs the same, and so does every subset.
+        `dice/WT/FLAIR`, …, `dice/WT/mean`, …, `dice/mean`; `dice_et500/ET/…`; `hd95/…` in mm and further
+        metrics where they were computed. Cases weigh the same, and so do subsets and regions.
 
     Raises:
         UserError: no records, a case × subset × region that is missing or there twice, an unknown name, or a
             score that is missing, not finite or out of range. Nothing is averaged over a part.
     """
     rows = list(records)
-    _check_complete(rows)
-    metrics = {name: regions for name, regions in METRIC_REGIONS.items() if name != "hd95" or _has_hd95(rows)}
+    _check_complete(rows, subsets)
+    present = _present(rows)
+    metrics = {
+        name: regions for name, regions in METRIC_REGIONS.items() if name not in _OPTIONAL or name in present
+    }
     for row in rows:
-        _check_scores(row, with_hd95="hd95" in metrics)
+        _check_scores(row, present)
     summary: dict[str, float] = {}
     for metric, regions in metrics.items():
         for region in regions:
-            summary |= _region_summary(rows, metric, region)
+            summary |= _region_summary(rows, metric, region, subsets)
+        summary[metric_name(metric)] = _mean([summary[metric_name(metric, region)] for region in regions])
     return summary
 
 
-def _region_summary(rows: Sequence[Record], metric: str, region: str) -> dict[str, float]:
-    """The 15 means over cases and the mean of those."""
-    scores: dict[str, list[float]] = {name: [] for name in _SUBSET_NAMES}
+def _region_summary(
+    rows: Sequence[Record], metric: str, region: str, subsets: Sequence[Subset]
+) -> dict[str, float]:
+    """The means over cases and the mean of those."""
+    scores: dict[str, list[float]] = {subset_name(subset): [] for subset in subsets}
     for row in rows:
         if row.region == region:
             scores[row.subset].append(getattr(row, metric))
-    means = [_mean(scores[name]) for name in _SUBSET_NAMES]
-    names = (metric_name(metric, region, subset) for subset in SUBSETS)
+    means = [_mean(values) for values in scores.values()]
+    names = (metric_name(metric, region, subset) for subset in subsets)
     return dict(zip(names, means, strict=True)) | {metric_name(metric, region): _mean(means)}
 
 
@@ -173,12 +263,12 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _check_complete(rows: Sequence[Record]) -> None:
+def _check_complete(rows: Sequence[Record], subsets: Sequence[Subset]) -> None:
     """Every case × subset × region once, and nothing else."""
     if not rows:
         raise UserError("per-case scores: there are none to average; evaluate at least one case")
     seen = Counter((row.case, row.subset, row.region) for row in rows)
-    expected = set(product({row.case for row in rows}, _SUBSET_NAMES, REGIONS))
+    expected = set(product({row.case for row in rows}, map(subset_name, subsets), REGIONS))
     _refuse("unknown subset or region", seen.keys() - expected)
     _refuse("there twice", {key for key, count in seen.items() if count > 1})
     _refuse("missing", expected - seen.keys())
@@ -197,23 +287,25 @@ def _refuse(problem: str, keys: set[tuple[str, str, str]]) -> None:
         )
 
 
-def _has_hd95(rows: Sequence[Record]) -> bool:
-    """Whether HD95 was computed; `_check_scores` then finds a record without it."""
-    return any(row.hd95 is not None for row in rows)
+def _present(rows: Sequence[Record]) -> set[str]:
+    """Which optional metrics were computed; `_check_scores` then finds a record without one."""
+    return {name for name in _OPTIONAL if any(getattr(row, name) is not None for row in rows)}
 
 
-def _check_scores(row: Record, with_hd95: bool) -> None:
+def limit(metric: str) -> float:
+    """The most that a metric can be."""
+    return math.inf if metric == "hd95" or metric in UNBOUNDED else 1.0
+
+
+def _check_scores(row: Record, present: Collection[str]) -> None:
     """Refuse a score that is absent where it is due, due nowhere, not finite or out of range."""
-    limits = {
-        "dice": 1.0,
-        "dice_et500": 1.0 if row.region == "ET" else None,
-        "hd95": math.inf if with_hd95 else None,
-    }
-    for metric, limit in limits.items():
+    limits = {"dice": 1.0, "dice_et500": 1.0 if row.region == "ET" else None}
+    limits |= {metric: limit(metric) for metric in present}
+    for metric, most in limits.items():
         value = getattr(row, metric)
-        if limit is None and value is None:
+        if most is None and value is None:
             continue
         # False for NaN as well
-        if limit is None or value is None or not (0 <= value <= limit and math.isfinite(value)):
+        if most is None or value is None or not (0 <= value <= most and math.isfinite(value)):
             where = f"{row.case} {row.subset} {row.region}"
             raise UserError(f"per-case scores: {metric} of {where} is {value}; evaluate this case again")

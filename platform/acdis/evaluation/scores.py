@@ -6,21 +6,26 @@ instead of making 225,000 objects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from acdis.errors import UserError
-from acdis.evaluation.records import Record, read_table, summarise
-from acdis.files import reason
-from acdis.vocabulary import REGIONS, SUBSETS, subset_name
+from acdis.evaluation import floor_files
+from acdis.evaluation.floor_files import Floors
+from acdis.evaluation.metrics import HD95_ONE_EMPTY
+from acdis.evaluation.records import Record, limit, read_table, summarise
+from acdis.files import opened, reason
+from acdis.vocabulary import FURTHER_METRICS, REGIONS, SUBSETS, subset_name
 
 _SUBSETS = {subset_name(subset): place for place, subset in enumerate(SUBSETS)}
 _REGIONS = {region: place for place, region in enumerate(REGIONS)}
 _METRICS = ("dice", "dice_et500", "hd95")
+_TRUTH = ("truth_voxels", "voxel_volume")
 _WORDS = ("case", "subset", "region", "patient")
 
 
@@ -34,6 +39,9 @@ class Scores:
         dice_et500: [N, 15], ET after small predictions are emptied.
         hd95: [N, 15, 3] in mm; none where it was not computed.
         patients: who was scanned, case by case; empty: each case is a patient of its own.
+        floors: what they are held against; none where nobody has measured it.
+        further: by metric of `evaluation.metrics`, each [N, 15, 3]; those that were computed.
+        truth: [N, 3], ml of each region in the segmentation; none where it is not known.
     """
 
     cases: tuple[str, ...]
@@ -41,6 +49,16 @@ class Scores:
     dice_et500: np.ndarray
     hd95: np.ndarray | None
     patients: tuple[str, ...] = ()
+    floors: Floors | None = None
+    further: Mapping[str, np.ndarray] = field(default_factory=dict)
+    truth: np.ndarray | None = None
+
+    @property
+    def penalties(self) -> np.ndarray:
+        """[15, 3]: cases whose HD95 is that of one empty mask; 0 where there is no HD95."""
+        if self.hd95 is None:
+            return np.zeros((15, 3), dtype=np.int64)
+        return np.isclose(self.hd95, HD95_ONE_EMPTY, rtol=0, atol=1e-6).sum(axis=0)
 
     def of(self, cases: Sequence[str]) -> np.ndarray:
         """Dice of these cases, in this order: [len(cases), 15, 3]."""
@@ -63,8 +81,9 @@ def read_scores(file: BinaryIO, name: str) -> Scores:
             missing or out of range.
     """
     table = read_table(file, name)
-    columns = {field: table.column(field).to_numpy(zero_copy_only=False) for field in _METRICS}
-    words = {field: table.column(field).to_pylist() for field in _WORDS}
+    metrics = [*_METRICS, *_TRUTH, *(name for name in FURTHER_METRICS if name in table.column_names)]
+    columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in metrics}
+    words = {name: table.column(name).to_pylist() for name in _WORDS}
     scores = _scores(words, columns)
     if scores is None:
         raise _problem([Record(**row) for row in table.to_pylist()], name)
@@ -72,18 +91,19 @@ def read_scores(file: BinaryIO, name: str) -> Scores:
 
 
 def read_file(path: Path) -> Scores:
-    """`read_scores` of a file on disk.
+    """`read_scores` of a file on disk, with the floors beside it.
 
     Raises:
         UserError: as `read_scores`, and for a file that is not there.
     """
     try:
-        with path.open("rb") as file:
-            return read_scores(file, str(path))
+        with opened(path) as file:
+            scores = read_scores(file, str(path))
     except OSError as error:
         raise UserError(
             f"{path}: per-case scores cannot be read ({reason(error)}); evaluate the run again"
         ) from None
+    return replace(scores, floors=floor_files.usable(path.with_name(floor_files.FILE)))
 
 
 def from_records(records: Sequence[Record]) -> Scores:
@@ -92,9 +112,10 @@ def from_records(records: Sequence[Record]) -> Scores:
     Raises:
         UserError: as `read_scores`.
     """
-    words = {field: [getattr(row, field) for row in records] for field in _WORDS}
+    words = {name: [getattr(row, name) for row in records] for name in _WORDS}
     columns = {
-        field: np.array([getattr(row, field) for row in records], dtype=np.float64) for field in _METRICS
+        name: np.array([getattr(row, name) for row in records], dtype=np.float64)
+        for name in (*_METRICS, *_TRUTH, *FURTHER_METRICS)
     }
     scores = _scores(words, columns)
     if scores is None:
@@ -116,20 +137,29 @@ def _scores(words: dict[str, list[Any]], columns: dict[str, np.ndarray]) -> Scor
     size = len(cases) * 45
     if not size or len(place) != size or len(set(place)) != size:
         return None
-    shaped = {field: _shaped(values, place, len(cases)) for field, values in columns.items()}
+    shaped = {name: _shaped(values, place, len(cases)) for name, values in columns.items()}
     et500, hd95 = shaped["dice_et500"], shaped["hd95"]
     with_hd95 = not np.isnan(hd95).all()
+    further = {
+        name: values
+        for name, values in shaped.items()
+        if name in FURTHER_METRICS and not np.isnan(values).all()
+    }
     good = (
         _within(shaped["dice"], 1.0)
         and _within(et500[..., 2], 1.0)
         and np.isnan(et500[..., :2]).all()
-        and (not with_hd95 or _within(hd95, np.finfo(np.float64).max))
+        and (not with_hd95 or _within(hd95, math.inf))
+        and all(_within(values, limit(name)) for name, values in further.items())
     )
     persons = dict(zip(words["case"], words["patient"], strict=True))
     if not good or set(zip(words["case"], words["patient"], strict=True)) != set(persons.items()):
         return None
     patients = tuple(persons[case] for case in cases)
-    return Scores(cases, shaped["dice"], et500[..., 2], hd95 if with_hd95 else None, patients)
+    distances = hd95 if with_hd95 else None
+    voxels, volume = (shaped[name][:, 0] for name in _TRUTH)  # the same for every subset
+    truth = voxels * volume / 1000
+    return Scores(cases, shaped["dice"], et500[..., 2], distances, patients, further=further, truth=truth)
 
 
 def _shaped(values: np.ndarray, place: list[int], cases: int) -> np.ndarray:
@@ -138,9 +168,9 @@ def _shaped(values: np.ndarray, place: list[int], cases: int) -> np.ndarray:
     return sorted_values.reshape(cases, 15, 3)
 
 
-def _within(values: np.ndarray, limit: float) -> bool:
-    """False for NaN as well."""
-    return bool(((values >= 0) & (values <= limit)).all())
+def _within(values: np.ndarray, most: float) -> bool:
+    """False for NaN and inf as well."""
+    return bool(((values >= 0) & (values <= most) & (values < math.inf)).all())
 
 
 def _problem(records: Sequence[Record], name: str) -> UserError:

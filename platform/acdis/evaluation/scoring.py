@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from acdis.config import Evaluation
-from acdis.data.entry import Entry
-from acdis.data.preprocess import labels_to_native, regions_to_native
-from acdis.evaluation.examples import Example, Slices
-from acdis.evaluation.metrics import score_case
+from acdis.config import Data, Evaluation
+from acdis.data.given import by_given
+from acdis.data.prepared_case import Entry
+from acdis.data.preprocess import Meta, labels_to_native, regions_to_native
+from acdis.evaluation.case_files import CaseFiles
+from acdis.evaluation.examples import SHOWN, Example, Slices
+from acdis.evaluation.map_scores import LabelMap, MapScores
+from acdis.evaluation.metric_pool import MetricPool
+from acdis.evaluation.post_processing import post_process
 from acdis.evaluation.records import Record
 from acdis.evaluation.sliding import predict
 from acdis.methods.base import Method
-from acdis.vocabulary import SUBSETS, subset_mask
+from acdis.vocabulary import SUBSETS, Subset, subset_mask
+
+
+@dataclass
+class _Case:
+    """A case whose maps are predicted: what is there of it, or what is still computed."""
+
+    entry: Entry
+    known: tuple[list[Record], Example | None] | None
+    slices: Slices | None = None
+    maps: list[tuple[Subset, Future[MapScores]]] = field(default_factory=list)
+
+    def is_ready(self) -> bool:
+        return all(future.done() for _, future in self.maps)
+
+    def found(self, files: CaseFiles | None) -> tuple[list[Record], Example | None]:
+        """Its records and its slice, which are on disk then."""
+        if self.known is not None:
+            return self.known
+        records: list[Record] = []
+        for subset, future in self.maps:
+            scores = future.result()
+            records += scores.records
+            if self.slices and scores.picture is not None:
+                self.slices.add(subset, scores.picture)
+        scored = records, self.slices.example(records) if self.slices else None
+        if files:
+            files.write(*scored)
+        return scored
 
 
 def score(
@@ -26,31 +61,54 @@ def score(
     dtype: torch.dtype | None,
     on_case: Callable[[int], None] = lambda done: None,
     keep: Callable[[Example], None] | None = None,
+    subsets: Sequence[Subset] = SUBSETS,
+    data: Data | None = None,
+    files: CaseFiles | None = None,
+    processes: int = 0,
 ) -> list[Record]:
-    """Score cases on all 15 subsets × 3 regions, at the case's own spacing.
+    """Score cases on subsets × 3 regions, at the case's own spacing.
 
     Args:
         dtype: of autocast; none for fp32.
         on_case: called with the number of cases that are done.
-        keep: called with each case's slice for a picture.
+        keep: called with each case's slice for a picture; needs all 15 subsets.
+        data: how the cases were prepared; `evaluation.box` "given" needs it.
+        files: cases that are there already are not scored again.
+        processes: that compute metrics while the next case is predicted (`metric_pool.processes_for`); cases
+            are done in their order, and the records are those of 0.
+
+    Raises:
+        MetricsLost, MetricsFailed: such a process is gone, or cannot compute.
     """
     records: list[Record] = []
-    for done, entry in enumerate(entries, 1):
-        maps = label_maps(method, entry, evaluation, device, dtype)
-        if keep:
-            slices = Slices(entry)
-            found = _score(entry, slices.watch(maps), evaluation)
-            keep(slices.example(found))
-        else:
-            found = _score(entry, maps, evaluation)
-        records += found
+    started: deque[_Case] = deque()
+    done = 0
+
+    def finish() -> None:
+        nonlocal done
+        case_records, example = started.popleft().found(files)
+        records.extend(case_records)
+        if keep and example:
+            keep(example)
+        done += 1
         on_case(done)
+
+    with MetricPool(processes) as pool:
+        for entry in entries:
+            case = _Case(entry, files.read(entry.name, keep is not None) if files else None)
+            if case.known is None:
+                case.slices = Slices(entry) if keep else None
+                at = case.slices.at if case.slices else None
+                maps = _predicted_maps(method, entry, evaluation, device, dtype, subsets, data)
+                for subset, labels in zip(subsets, maps, strict=True):
+                    given = LabelMap(entry, subset, labels, evaluation, at if subset in SHOWN else None)
+                    case.maps.append((subset, pool.submit(given)))
+            started.append(case)
+            while started and started[0].is_ready():
+                finish()
+        while started:
+            finish()
     return records
-
-
-def _score(entry: Entry, maps: Iterable[np.ndarray], evaluation: Evaluation) -> list[Record]:
-    truth, spacing = entry.native_labels(), entry.meta.native_spacing
-    return score_case(entry.name, maps, truth, spacing, evaluation, patient=entry.patient)
 
 
 def label_maps(
@@ -59,13 +117,61 @@ def label_maps(
     evaluation: Evaluation,
     device: torch.device,
     dtype: torch.dtype | None,
-    subsets: Sequence[tuple[str, ...]] = SUBSETS,
+    subsets: Sequence[Subset] = SUBSETS,
+    data: Data | None = None,
 ) -> Iterator[np.ndarray]:
-    """Predicted labels [D, H, W] in the file's own grid, one subset after the other."""
-    masks = torch.tensor([subset_mask(subset) for subset in subsets])
-    images = torch.from_numpy(entry.whole()[0])
+    """Predicted labels [D, H, W] in the grid of the case, post-processed, one subset after the other.
+
+    Args:
+        data: how the case was prepared; with `evaluation.box` "given" each subset is prepared anew by it.
+
+    Raises:
+        UserError: with "given", the files that the case was prepared from cannot be read any more.
+    """
+    for labels in _predicted_maps(method, entry, evaluation, device, dtype, subsets, data):
+        yield post_process(labels, evaluation.post_processing, entry.meta.native_spacing)
+
+
+def _predicted_maps(
+    method: Method,
+    entry: Entry,
+    evaluation: Evaluation,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    subsets: Sequence[Subset],
+    data: Data | None,
+) -> Iterator[np.ndarray]:
+    """As `label_maps`, not post-processed."""
     labels_of = regions_to_native if method.outputs == "regions" else labels_to_native
-    probabilities = predict(
+    place = device, dtype
+    if evaluation.box == "all":
+        images = torch.from_numpy(entry.whole()[0])
+        for probabilities in _predicted(method, images, entry.meta, evaluation, subsets, *place):
+            yield labels_of(probabilities, entry.meta).cpu().numpy()
+        return
+    if entry.source is None or data is None:
+        raise ValueError(f"{entry.name}: its files are not known, so no subset can be prepared by itself")
+    maps: dict[Subset, np.ndarray] = {}
+    for alike, prepared, meta in by_given(entry.source, data, subsets):
+        for subset in alike:  # one by one, as `prediction` has it: together they would be rounded otherwise
+            (probabilities,) = _predicted(
+                method, torch.from_numpy(prepared), meta, evaluation, [subset], *place
+            )
+            maps[subset] = labels_of(probabilities, meta).cpu().numpy()
+    yield from (maps[subset] for subset in subsets)
+
+
+def _predicted(
+    method: Method,
+    images: torch.Tensor,
+    meta: Meta,
+    evaluation: Evaluation,
+    subsets: Sequence[Subset],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> torch.Tensor:
+    masks = torch.tensor([subset_mask(subset) for subset in subsets])
+    return predict(
         method,
         images,
         evaluation.window,
@@ -73,7 +179,6 @@ def label_maps(
         masks,
         device,
         dtype,
-        corner=entry.corner,
+        corner=meta.box.start,
+        weights=evaluation.window_weights,
     )
-    for subset_probabilities in probabilities:
-        yield labels_of(subset_probabilities, entry.meta).numpy()

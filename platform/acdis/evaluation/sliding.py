@@ -1,7 +1,9 @@
 """Sliding windows over a case: every window is encoded once and decoded for every subset.
 
 RFNet convention (METHOD.md, data protocol): windows of 80³ voxels at stride 40, the last one flush with the
-edge, the mean of the softmax where windows overlap.
+edge, the mean of the softmax where windows overlap. A network knows less at a window's border, where it sees
+one side alone; a mean that counts every voxel the same steps there, along straight lines. Gaussian weights
+(MONAI's and nnU-Net's convention) let a window fade out instead.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
 
 Start = tuple[int, int, int]
 Progress = Callable[[int, int], None]
+Weights = Literal["constant", "gaussian"]
 
 #: Of all the maps of a level that are computed together.
 _VOXELS_ON_CPU = 2**21
+#: Of the Gaussian weights (MONAI): standard deviation over the window's side, and the least weight, lest the
+#: corners of a volume, which lie in one window alone, are divided by next to nothing.
+_SIGMA, _LEAST = 0.125, 1e-3
 
 
 def windows(shape: Sequence[int], window: Sequence[int], stride: Sequence[int]) -> list[Start]:
@@ -73,8 +79,9 @@ def predict(
     memory: int | None = None,
     progress: Progress | None = None,
     corner: Sequence[int] = (0, 0, 0),
+    weights: Weights = "constant",
 ) -> Tensor:
-    """Probabilities of a whole case for every subset: the mean of the windows' softmax.
+    """Probabilities of a whole case for every subset: the weighted mean of the windows' softmax.
 
     Of a method that gives regions the mean of their sigmoid; where it merges logits, softmax or sigmoid of
     the windows' mean logits.
@@ -94,9 +101,11 @@ def predict(
             what is free. With less, fewer windows are computed together, or fewer subsets of one at a time.
         progress: called with (windows done, windows in all).
         corner: where the first voxel of `images` lies in the whole volume.
+        weights: of a window's voxels in the mean, see `window_weights`.
 
     Returns:
-        float32 [S, 4 classes or 3 regions, D, H, W] on the CPU (S × 16 or 12 bytes per voxel).
+        float32 [S, 4 classes or 3 regions, D, H, W] on `device`, or on the CPU where that has no room
+        for them (S × 16 or 12 bytes per voxel).
 
     Raises:
         ValueError: shapes that do not fit, a subset without a modality, a result not finite.
@@ -107,15 +116,18 @@ def predict(
     padded = pad(images, window)
     starts = windows(padded.shape[1:], window, stride)
     share = _share(method, len(subsets), math.prod(window), device, memory)
-    total = torch.zeros(len(subsets), _maps(method), *padded.shape[1:])
-    counts = torch.zeros(*padded.shape[1:])
+    place_of_sums = _place_of_sums(len(subsets) * _maps(method) * padded[0].numel() * 4, device)
+    total = torch.zeros(len(subsets), _maps(method), *padded.shape[1:], device=place_of_sums)
+    counts = torch.zeros(*padded.shape[1:], device=place_of_sums)
+    weight = window_weights(window, weights).to(place_of_sums)
+    padded = padded.to(device)
     mixed = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
     with torch.no_grad(), _evaluating(method), mixed:
         for done in range(0, len(starts), share.windows):
             places = [_place(start, window) for start in starts[done : done + share.windows]]
-            _add_windows(total, places, method, padded, corner, device, subsets, share.subsets)
+            _add_windows(total, places, method, padded, corner, device, subsets, share.subsets, weight)
             for place in places:
-                counts[place] += 1
+                counts[place] += weight
             if progress is not None:
                 progress(done + len(places), len(starts))
     if not total.sum().isfinite():
@@ -123,6 +135,19 @@ def predict(
     depth, height, width = images.shape[1:]
     mean = total.div_(counts)[..., :depth, :height, :width]
     return _probabilities(method, mean, dim=1) if method.merged == "logits" else mean
+
+
+def window_weights(window: Sequence[int], weights: Weights) -> Tensor:
+    """What each voxel of a window [d, h, w] counts in the mean: 1, or a Gaussian that is 1 at the centre.
+
+    Its standard deviation is an eighth of the side along each axis, and no weight is below 0.001.
+    """
+    total = torch.ones(())
+    if weights == "gaussian":
+        for side in window:
+            away = torch.arange(side) - (side - 1) / 2
+            total = total[..., None] * torch.exp(-(away**2) / (2 * (_SIGMA * side) ** 2))
+    return total.expand(*window).clamp(min=_LEAST)
 
 
 def _maps(method: Method) -> int:
@@ -134,14 +159,14 @@ def _probabilities(method: Method, logits: Tensor, dim: int) -> Tensor:
     return logits.float().sigmoid() if method.outputs == "regions" else logits.float().softmax(dim)
 
 
-class Share(NamedTuple):
+class AtOnce(NamedTuple):
     """How much is computed at a time."""
 
     windows: int
     subsets: int
 
 
-def _share(method: Method, subsets: int, voxels: int, device: torch.device, memory: int | None) -> Share:
+def _share(method: Method, subsets: int, voxels: int, device: torch.device, memory: int | None) -> AtOnce:
     """What fits: all subsets of several windows, or as many as possible of one window, at least one."""
     bound = _free(device) // 4 if memory is None else memory
     # On a CPU more at a time than its caches hold is no faster.
@@ -149,11 +174,20 @@ def _share(method: Method, subsets: int, voxels: int, device: torch.device, memo
     most = min(subsets, maps)
     fitting = next((n for n in range(most, 1, -1) if voxels * method.bytes_per_voxel(n) <= bound), 1)
     together = bound // (voxels * method.bytes_per_voxel(subsets)) if fitting == subsets else 1
-    return Share(max(1, min(together, maps // subsets)), fitting)
+    return AtOnce(max(1, min(together, maps // subsets)), fitting)
 
 
 def _free(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.free()
+    """Bytes; of a GPU also what torch's allocator holds and nobody uses."""
+    if device.type != "cuda":
+        return machine.free()
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
+
+
+def _place_of_sums(size: int, device: torch.device) -> torch.device:
+    """Where a case's sums are kept: on the device, unless they would take half of what is free there."""
+    return device if 2 * size <= _free(device) else torch.device("cpu")
 
 
 def _place(start: Start, window: Sequence[int]) -> tuple[slice, ...]:
@@ -169,12 +203,13 @@ def _add_windows(
     device: torch.device,
     subsets: Tensor,
     chunk: int,
+    weight: Tensor,
 ) -> None:
     """Add what is merged of some windows, all subsets, to `total` [S, 4 or 3, D, H, W]."""
     crops = torch.stack([images[(slice(None), *place)] for place in places])
     starts = [[side.start + at for side, at in zip(place, corner, strict=True)] for place in places]
     origin = torch.tensor(starts, device=device)
-    features = method.encode(crops.to(device, torch.float32), origin=origin)
+    features = method.encode(crops.to(torch.float32), origin=origin)
     for first in range(0, len(subsets), chunk):
         part = subsets[first : first + chunk]
         logits = method.decode_subsets(features, part)
@@ -182,7 +217,7 @@ def _add_windows(
         if logits.shape != expected:
             raise ValueError(f"decode_subsets gave logits {tuple(logits.shape)} where {expected} is due")
         merged = logits.float() if method.merged == "logits" else _probabilities(method, logits, dim=2)
-        merged = merged.cpu()
+        merged = merged.to(total.device) * weight
         for at, place in enumerate(places):
             total[(slice(first, first + chunk), slice(None), *place)] += merged[:, at]
 

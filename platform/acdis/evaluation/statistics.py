@@ -1,30 +1,33 @@
-"""Tests and intervals for few cases and few seeds. NumPy and scipy.special only: quick to import.
+"""Which rows of a table differ, and intervals for few cases and few seeds.
 
-What stands on seeds and cases at once is in `bootstrap`, how many of them would be needed in `needed`.
+NumPy and scipy.special only: quick to import. The mean squares are in `mrmc`, how many more seeds or cases it
+would take in `needed`, the ranking of challenges in `ranking`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from scipy.special import ndtr, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from acdis.errors import UserError
-from acdis.evaluation.mrmc import mean_squares, unequal_rows
+from acdis.evaluation.mrmc import MeanSquares, mean_squares, uneven_rows, unsteady_rows
 from acdis.vocabulary import REGIONS
 
 #: Of every test and interval in a report.
 ALPHA = 0.05
-#: Up to here the Wilcoxon test is exact, ties or not; beyond, by its normal approximation.
-EXACT_CASES = 200
-#: Differences are rounded to this many digits before they are ranked: 1e-17 is a tie, not a difference.
+#: Values are rounded to this many digits before they are ranked: 1e-17 is a tie, not a difference.
 DIGITS = 10
 
 #: Standard errors below this (points) are rounding, not spread.
 NOTHING = 1e-9
+#: No p is 0: that would say more than any data can.
+LEAST_P = sys.float_info.min
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class Comparison:
         p_adjusted: by Holm over the family.
         verdict: better, worse, equal (within the margin), undecided; `one seed`: nothing about the method.
         error, freedom: standard error of delta and its degrees of freedom.
-        apart: one of the two spreads more than the table; the error is from this pair's own differences.
+        squares: what these come from; none with one seed or one patient.
+        apart: one of the two spreads more than the table over seeds or patients; that part of the error is
+            from this pair's own differences.
         seeds, patients: how many of each all rows have.
     """
 
@@ -55,6 +60,7 @@ class Comparison:
     verdict: str
     error: float
     freedom: float
+    squares: MeanSquares | None
     apart: bool
     seeds: int
     patients: int
@@ -81,8 +87,11 @@ def compare(
         margin: points within which two rows are equal, by two one-sided tests.
 
     Raises:
-        UserError: the scores have another shape, or no seed or case is left; a row or region does not exist.
+        UserError: the scores have another shape, or one is infinite; no seed or case is left; a row or region
+            does not exist; the margin is not above 0.
     """
+    if not margin > 0:
+        raise UserError(f"compare: margin {margin} is no number of points above 0")
     values, count = _complete(np.asarray(scores, dtype=np.float64), patients), len(scores)
     if family is None:
         family = [(row, region) for row in range(count) if row != baseline for region in REGIONS]
@@ -93,44 +102,39 @@ def compare(
                 f"compare: {row} with {other} in {region}: give two rows of 0 to {count - 1}, "
                 f"and one of {', '.join(REGIONS)}"
             )
-    seeds, persons = values.shape[1:3]
-    apart = [unequal_rows(values[..., place]) if seeds > 1 < persons else () for place in range(len(REGIONS))]
-    errors = []
-    for row, region, other in asked:
-        place = REGIONS.index(region)
-        errors.append(_error(values[..., place], row, other, apart[place]))
-    deltas = [
-        float((values[row, ..., REGIONS.index(region)] - values[other, ..., REGIONS.index(region)]).mean())
-        for row, region, other in asked
-    ]
-    differs = [2 * _tail(abs(delta), *error) for delta, error in zip(deltas, errors, strict=True)]
-    adjusted = holm(differs)
-    same = holm([_tail(margin - abs(delta), *error) for delta, error in zip(deltas, errors, strict=True)])
-    answers = []
-    for place, (row, region, other) in enumerate(asked):
-        delta, (error, freedom) = deltas[place], errors[place]
-        half = float(stdtrit(freedom, 1 - ALPHA / 2)) * error
-        verdict = "one seed" if seeds == 1 else _verdict(delta, adjusted[place], same[place])
-        out = bool({row, other} & set(apart[REGIONS.index(region)]))
-        answers.append(
-            Comparison(
-                row,
-                other,
-                region,
-                delta,
-                delta - half,
-                delta + half,
-                min(1.0, differs[place]),
-                adjusted[place],
-                verdict,
-                error,
-                freedom,
-                out,
-                seeds,
-                persons,
-            )
+    several = min(values.shape[1:3]) > 1
+    unsteady, uneven = (unsteady_rows(values), uneven_rows(values)) if several else ((), ())
+    tables = {
+        region: _Table(values[..., REGIONS.index(region)], several, unsteady, uneven)
+        for region in {region for _, region, _ in asked}
+    }
+    return judged([tables[region].answer(row, other, region) for row, region, other in asked], margin)
+
+
+def judged(answers: Sequence[Comparison], margin: float = 1.0) -> list[Comparison]:
+    """The answers with p adjusted over all of them, and their verdicts.
+
+    What stands on one seed is no answer about a method: it is a family of its own, without verdict.
+    """
+    adjusted: dict[int, tuple[float, float]] = {}
+    for several in (True, False):
+        places = [place for place, answer in enumerate(answers) if (answer.seeds > 1) == several]
+        differs = holm([answers[place].p for place in places])
+        same = holm(
+            [
+                _tail(margin - abs(answers[place].delta), answers[place].error, answers[place].freedom)
+                for place in places
+            ]
         )
-    return answers
+        adjusted |= dict(zip(places, zip(differs, same, strict=True), strict=True))
+    return [
+        replace(
+            answer,
+            p_adjusted=adjusted[place][0],
+            verdict="one seed" if answer.seeds == 1 else _verdict(answer.delta, *adjusted[place]),
+        )
+        for place, answer in enumerate(answers)
+    ]
 
 
 def _complete(scores: np.ndarray, patients: Sequence[str] | None) -> np.ndarray:
@@ -140,6 +144,8 @@ def _complete(scores: np.ndarray, patients: Sequence[str] | None) -> np.ndarray:
     names = np.asarray(patients if patients is not None and len(patients) else range(scores.shape[2]))
     if len(names) != scores.shape[2]:
         raise UserError(f"compare: {len(names)} patients for {scores.shape[2]} cases; give one for each case")
+    if np.isinf(scores).any():
+        raise UserError("compare: a score is infinite; give per cent, and NaN where one is missing")
     kept = scores[:, ~np.isnan(scores).all(axis=(2, 3)).any(axis=0)]
     whole = ~np.isnan(kept).any(axis=(0, 1, 3))
     if not kept.shape[1] or not whole.any():
@@ -150,22 +156,77 @@ def _complete(scores: np.ndarray, patients: Sequence[str] | None) -> np.ndarray:
     return np.stack([kept[:, :, names == name].mean(axis=2) for name in np.unique(names)], axis=2)
 
 
-def _error(scores: np.ndarray, row: int, other: int, apart: tuple[int, ...]) -> tuple[float, float]:
-    """Standard error of row − other in scores [R, S, N] and its degrees of freedom.
+class _Table:
+    """Scores [R, S, N] of one region, and the mean squares of the rows that spread alike.
 
-    Where one of the two lies apart, from the two alone: with two rows the mean squares are those of their
-    paired seed differences, and this is Welch's error over them and the cases.
+    Args:
+        several: there are at least two seeds and two patients.
+        unsteady, uneven: rows that do not spread as the others over seeds, and over patients.
     """
-    seeds, persons = scores.shape[1:]
-    if persons == 1:
-        return math.inf, 1.0
-    if seeds == 1:
-        differences = scores[row, 0] - scores[other, 0]
-        return float(differences.std(ddof=1)) / math.sqrt(persons), persons - 1.0
-    pooled = [row, other]
-    if not {row, other} & set(apart):
-        pooled = [place for place in range(len(scores)) if place not in apart]
-    return mean_squares(scores[pooled]).difference()
+
+    def __init__(
+        self, scores: np.ndarray, several: bool, unsteady: Sequence[int], uneven: Sequence[int]
+    ) -> None:
+        self.scores, self.several, self.unsteady, self.uneven = scores, several, unsteady, uneven
+
+    @cached_property
+    def pool(self) -> MeanSquares:
+        """Of the rows that spread as the others."""
+        return self._without({*self.unsteady, *self.uneven})
+
+    @cached_property
+    def steady(self) -> MeanSquares:
+        """Also of those that spread more over patients: how their own seeds differ counts for them."""
+        return self._without(self.unsteady)
+
+    @cached_property
+    def even(self) -> MeanSquares:
+        """Of `pool`, and those that spread more over seeds."""
+        return self._without(self.uneven)
+
+    def _without(self, apart: Collection[int]) -> MeanSquares:
+        return mean_squares(np.delete(self.scores, list(apart), axis=0))
+
+    def answer(self, row: int, other: int, region: str) -> Comparison:
+        """Row minus other; not adjusted and without verdict yet."""
+        seeds, persons = self.scores.shape[1:]
+        differences = self.scores[row] - self.scores[other]
+        delta = float(differences.mean())
+        unsteady, uneven = (bool({row, other} & {*apart}) for apart in (self.unsteady, self.uneven))
+        squares = None
+        if self.several:
+            squares = self._squares(row, other, unsteady, uneven)
+            error, freedom = squares.difference()
+        elif persons > 1:
+            error, freedom = float(differences[0].std(ddof=1)) / math.sqrt(persons), persons - 1.0
+        else:
+            error, freedom = math.inf, 1.0
+        half = float(stdtrit(freedom, 1 - ALPHA / 2)) * error
+        p = min(1.0, max(LEAST_P, 2 * _tail(abs(delta), error, freedom)))
+        return Comparison(
+            row,
+            other,
+            region,
+            delta,
+            delta - half,
+            delta + half,
+            p,
+            p,
+            "",
+            error,
+            freedom,
+            squares,
+            unsteady or uneven,
+            seeds,
+            persons,
+        )
+
+    def _squares(self, row: int, other: int, unsteady: bool, uneven: bool) -> MeanSquares:
+        """Of two rows alone they are those of their paired differences: Welch's error."""
+        if not (unsteady or uneven):
+            return self.pool
+        pair = mean_squares(self.scores[[row, other]])
+        return (pair if unsteady else self.steady).with_cases_of(pair if uneven else self.even)
 
 
 def _tail(distance: float, error: float, freedom: float) -> float:
@@ -194,63 +255,6 @@ def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return mean - half, mean + half
 
 
-def wilcoxon(differences: np.ndarray) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test on paired differences [N].
-
-    Differences of zero are ranked with the others and then left out (Pratt 1959), so that cases in which
-    nothing changes still count as cases; ties share their mean rank. Up to `EXACT_CASES` cases p is exact,
-    the share of all 2^n sign patterns of these very ranks: n cases can never give less than 2 / 2^n.
-    """
-    values = np.round(np.asarray(differences, dtype=np.float64), DIGITS)
-    ranks = _ranks(np.abs(values))
-    kept = ranks[values != 0]
-    if not len(kept):
-        return 1.0
-    positive = ranks[values > 0].sum()
-    return _exact(kept, positive) if len(kept) <= EXACT_CASES else _normal(kept, positive)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """1 for the smallest; equal values share the mean of their ranks."""
-    ordered = np.sort(values)
-    low = np.searchsorted(ordered, values, side="left")
-    high = np.searchsorted(ordered, values, side="right")
-    return (low + high + 1) / 2
-
-
-def _exact(ranks: np.ndarray, positive: float) -> float:
-    """Distribution of the sum of positive ranks, one rank after the other; doubled ranks are whole."""
-    doubled = np.rint(2 * ranks).astype(np.int64)
-    chance = np.zeros(doubled.sum() + 1)
-    chance[0] = 1.0
-    for rank in doubled:
-        moved = np.zeros_like(chance)
-        moved[rank:] = chance[: len(chance) - rank]
-        chance = (chance + moved) / 2
-    found = round(2 * positive)
-    tail = min(chance[: found + 1].sum(), chance[found:].sum())
-    return float(min(1.0, 2 * tail))
-
-
-def _normal(ranks: np.ndarray, positive: float) -> float:
-    """With continuity correction."""
-    distance = abs(positive - ranks.sum() / 2) - 0.5
-    return float(min(1.0, 2 * ndtr(-max(distance, 0.0) / math.sqrt((ranks**2).sum() / 4))))
-
-
-def smallest_p(cases: int) -> float:
-    """The least two-sided p that the test can give: 0.0625 for five cases."""
-    return min(1.0, 2.0 ** (1 - cases))
-
-
-def fewest_cases(tests: int) -> int:
-    """Cases below which Holm over so many tests can reject nothing: the least n with tests × 2/2^n ≤ 0.05."""
-    cases = 1
-    while tests * smallest_p(cases) > ALPHA:
-        cases += 1
-    return cases
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values (1979), in the order given; compare each with 0.05.
 
@@ -268,7 +272,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def kendall(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, int, int] | None:
     """Kendall's τ-b of two orders of the same rows, pairs that agree, pairs in all; None below two rows.
 
-    None as well where all values of one side are equal: there is no order to agree with.
+    None as well where all values of one side are equal: there is no order to agree with. Not scipy.stats's:
+    its import takes a report 0.48 s of CPU, where its whole start takes 0.63, and it counts no pairs.
     """
     first, second = (np.round(np.asarray(side, dtype=np.float64), DIGITS) for side in (ours, theirs))
     upper = np.triu_indices(len(first), k=1)

@@ -90,9 +90,9 @@ def window_losses_of(
         same_shape(f_m, f_aux)
     if unknown := set(names) - {"var", "covar"}:
         raise ValueError(f"unknown window losses {sorted(unknown)}: 'var' and 'covar' exist")
-    sigma_aux, *found = _Statistics.apply(f_aux.detach(), window, stride, *f_ms)
+    sigma_aux, *statistics = _Statistics.apply(f_aux.detach(), window, stride, *f_ms)
     half = len(f_ms)
-    pairs = zip(found[:half], found[half:], strict=True)
+    pairs = zip(statistics[:half], statistics[half:], strict=True)
     return [_losses(sigma_m, sigma_aux, covariance, names, reduction) for sigma_m, covariance in pairs]
 
 
@@ -105,19 +105,6 @@ def _losses(
     if "covar" in names:
         losses["covar"] = reduce_samples(_structure(sigma_m * sigma_aux, covariance), reduction)
     return losses
-
-
-def flat_share(
-    f: Tensor, window: int = 5, stride: int | None = None, reduction: Reduction = "mean"
-) -> Tensor:
-    """Share of windows (over channels too) in which the sigmoid features are flat, σ = 0. No gradient.
-
-    Arguments and errors as in `window_losses`.
-    """
-    with torch.no_grad():
-        parts = [_spread(block, f, precision(f))[1] for block in blocks(f, window, stride)]
-        sigma = torch.cat(parts, dim=1)
-    return reduce_samples((sigma == 0).to(sigma), reduction)
 
 
 def mse_loss(f_m: Tensor, f_aux: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -169,13 +156,13 @@ class _Statistics(torch.autograd.Function):
         ctx: Any, f_aux: Tensor, window: int, stride: int | None, *f_ms: Tensor
     ) -> tuple[Tensor, ...]:
         dtype = precision(f_aux, *f_ms)
-        found = []
+        by_block = []
         for block in blocks(f_aux, window, stride):
             aux, sigma_aux = _spread(block, f_aux, dtype)
             spreads = [_spread(block, f_m, dtype) for f_m in f_ms]
-            each = [_covariance(block, m, sigma_m, aux, sigma_aux) for m, sigma_m in spreads]
-            found.append((sigma_aux, *(sigma_m for _, sigma_m in spreads), *each))
-        sigma_aux, *others = (torch.cat(values, dim=1) for values in zip(*found, strict=True))
+            covariances = [_covariance(block, m, sigma_m, aux, sigma_aux) for m, sigma_m in spreads]
+            by_block.append((sigma_aux, *(sigma_m for _, sigma_m in spreads), *covariances))
+        sigma_aux, *others = (torch.cat(values, dim=1) for values in zip(*by_block, strict=True))
         ctx.save_for_backward(f_aux, *f_ms, *others[: len(f_ms)])
         ctx.windows = window, stride
         ctx.mark_non_differentiable(sigma_aux)

@@ -17,7 +17,7 @@ _PIECE_ON_CPU = 2**19
 _PIECE = 2**25
 
 
-class Run(NamedTuple):
+class AxisRun(NamedTuple):
     """Windows of one size along one axis, `step` >= `size` voxels apart: no voxel lies in two of them."""
 
     start: int
@@ -29,9 +29,9 @@ class Run(NamedTuple):
 class Block(NamedTuple):
     """The windows of a run per axis: disjoint, all of one shape."""
 
-    depth: Run
-    height: Run
-    width: Run
+    depth: AxisRun
+    height: AxisRun
+    width: AxisRun
 
     @property
     def windows(self) -> int:
@@ -59,13 +59,13 @@ def blocks(f: Tensor, window: int, stride: int | None) -> tuple[Block, ...]:
     batch, channels, *shape = f.shape
     budget = _PIECE_ON_CPU if f.device.type == "cpu" else _PIECE
     layer = batch * channels * window * shape[1] * shape[2]
-    found = _plan(tuple(shape), window, stride, max(1, budget // max(layer, 1)))
-    if not found:
+    planned = _plan(tuple(shape), window, stride, max(1, budget // max(layer, 1)))
+    if not planned:
         raise UserError(
             f"features of {'×'.join(map(str, shape))} voxels hold no local window of two voxels: "
             "use a larger crop or leave this level out"
         )
-    return found
+    return planned
 
 
 @lru_cache(maxsize=256)
@@ -77,22 +77,22 @@ def _plan(shape: tuple[int, ...], window: int, stride: int, layers: int) -> tupl
     return tuple(block for block in blocks if block.voxels > 1)
 
 
-def runs(length: int, window: int, stride: int) -> list[Run]:
+def runs(length: int, window: int, stride: int) -> list[AxisRun]:
     """The windows along an axis (see `consistency`), dealt out to runs whose windows do not overlap."""
     whole = (length - window) // stride + 1 if length >= window else 0
     turns = math.ceil(window / stride)  # every so many windows, one begins beyond the end of the first
-    found = [
-        Run(first * stride, math.ceil((whole - first) / turns), window, turns * stride)
+    axis_runs = [
+        AxisRun(first * stride, math.ceil((whole - first) / turns), window, turns * stride)
         for first in range(min(turns, whole))
     ]
     covered = (whole - 1) * stride + window if whole else 0
     rest = length - whole * stride  # voxels from the next start to the border
     if covered < length and rest > 0:
-        found.append(Run(whole * stride, 1, rest, rest))
-    return found
+        axis_runs.append(AxisRun(whole * stride, 1, rest, rest))
+    return axis_runs
 
 
-def _pieces(run: Run, most: int) -> Iterator[Run]:
+def _pieces(run: AxisRun, most: int) -> Iterator[AxisRun]:
     """A run cut into runs of at most `most` windows."""
     for first in range(0, run.number, most):
         yield run._replace(start=run.start + first * run.step, number=min(most, run.number - first))

@@ -99,8 +99,8 @@ def summed_map_terms(
     maps: Iterable[Tensor], target: Tensor, pool: Callable[[Tensor], Tensor] = _unpooled
 ) -> dict[str, Tensor]:
     """The sum over several maps (probabilities), each with Dice sums of its own, pooled in their order."""
-    each = [map_terms(probabilities, target, pool) for probabilities in maps]
-    return {name: torch.stack([terms[name] for terms in each]).sum() for name in each[0]}
+    by_map = [map_terms(probabilities, target, pool) for probabilities in maps]
+    return {name: torch.stack([terms[name] for terms in by_map]).sum() for name in by_map[0]}
 
 
 def straight_through(local: Tensor, total: Tensor, shares: float) -> Tensor:

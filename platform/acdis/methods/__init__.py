@@ -6,7 +6,6 @@ Adding a method is adding its folder; nothing is edited here. No torch is import
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import pkgutil
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError, create_model
 
 from acdis import config
+from acdis.errors import UserError
 from acdis.methods.options import MethodOptions
 
 if TYPE_CHECKING:
@@ -44,12 +44,25 @@ def build(name: str, **options: Any) -> Method:
 
     from acdis.methods.base import initialise_by_name
 
-    module, valid = _module(name), validate(name, options)
+    validate(name, options)
     seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    method = bare(name, **options)
+    initialise_by_name(method, seed)
+    return method
+
+
+def bare(name: str, **options: Any) -> Method:
+    """The method for weights that are loaded next: its first values mean nothing, and take no time.
+
+    Raises:
+        UserError: as `build`.
+    """
+    import torch
+
+    module, valid = _module(name), validate(name, options)
     before = torch.get_rng_state()
     method: Method = module.model()(valid)
     torch.set_rng_state(before)  # what torch's own constructors have drawn
-    initialise_by_name(method, seed)
     return method
 
 
@@ -138,6 +151,20 @@ def _check_parents(choice: config.MethodChoice, roles: Collection[str], required
         raise config.InvalidError([(("method", "parents"), phrase)])
 
 
+def check_parents(choice: config.MethodChoice) -> None:
+    """Parents that are cells by now are of methods that this one can take.
+
+    Raises:
+        UserError: one is not.
+    """
+    options = validate(choice.name, choice.options, ())
+    for role, cell in choice.parents.items():
+        allowed, method = options.parent_methods(role), cell.rpartition("-")[0]
+        if allowed and method in names() and method not in allowed:
+            takes = f"{choice.name} takes {' or '.join(allowed)}"
+            raise UserError(f"method.parents.{role}: {cell} is a cell of {method}; {takes}")
+
+
 def _check_sides(experiment: config.Experiment, rule: tuple[int, int]) -> None:
     """Crops and windows that the method's levels can halve; the error names one that works."""
     step, least = rule
@@ -147,8 +174,16 @@ def _check_sides(experiment: config.Experiment, rule: tuple[int, int]) -> None:
         if list(sides) != works:
             key = f"{part}.{field}"
             needs = f"{experiment.method.name} needs sides that are multiples of {step}, {least} at least"
-            phrase = f"{key} {list(sides)}: {needs}; {key}={str(works).replace(' ', '')} works"
-            raise config.InvalidError([((part, field), phrase)])
+            cure = f"{key}={_word(works)}"
+            strides = [min(pair) for pair in zip(experiment.evaluation.stride, works, strict=True)]
+            if field == "window" and strides != list(experiment.evaluation.stride):  # it may not be larger
+                cure += f" with evaluation.stride={_word(strides)}"
+            raise config.InvalidError([((part, field), f"{key} {list(sides)}: {needs}; {cure} works")])
+
+
+def _word(sides: list[int]) -> str:
+    """As the command line takes them: without spaces."""
+    return str(sides).replace(" ", "")
 
 
 def _check_pieces(scaling: config.Scaling, option: str | None) -> None:
@@ -165,6 +200,17 @@ def _check_pieces(scaling: config.Scaling, option: str | None) -> None:
             "leave it out"
         )
         raise config.InvalidError([(("scaling", "min_workers"), phrase)])
+
+
+def parts(experiment: config.Experiment) -> dict[str, dict[str, Any]]:
+    """{role: options that differ} of the cells that a row with this experiment is made of; empty: of one."""
+    return validate(experiment.method.name, experiment.method.options).parts()
+
+
+def put_together(experiment: config.Experiment) -> bool:
+    """Whether its weights are those of its parents, part by part, so that there is nothing to train."""
+    made_of = parts(experiment)
+    return bool(made_of) and made_of.keys() <= experiment.method.parents.keys()
 
 
 def version(name: str) -> int:
@@ -204,22 +250,19 @@ def _problems(
     error: ValidationError, outer: type[BaseModel], model: type[MethodOptions]
 ) -> list[tuple[config.Key, str]]:
     """As `config.find_problems`, but an unknown key that resembles no option gets the list of options."""
-    found = []
+    problems = []
     for problem, (key, phrase) in zip(error.errors(), config.find_problems(error, outer), strict=False):
         if problem["type"] == "extra_forbidden":
             option = str(key[-1])
-            phrase = f"unknown key 'method.options.{option}'; {_nearest(option, tuple(model.model_fields))}"
-        found.append((key, phrase))
-    return found
-
-
-def _nearest(name: str, valid: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"valid are {', '.join(valid)}"
+            phrase = (
+                f"unknown key 'method.options.{option}'{config.nearest(option, tuple(model.model_fields))}"
+            )
+        problems.append((key, phrase))
+    return problems
 
 
 def _module(name: str) -> ModuleType:
     if name not in names():
-        phrase = f"method.name: unknown method {name!r}; {_nearest(name, names())}"
+        phrase = f"method.name: unknown method {name!r}{config.nearest(name, names())}"
         raise config.InvalidError([(("method", "name"), phrase)])
     return importlib.import_module(f"{__name__}.{name}")

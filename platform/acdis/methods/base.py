@@ -18,7 +18,7 @@ from acdis.errors import UserError
 from acdis.methods.options import MethodOptions
 from acdis.networks.modalities import Levels
 from acdis.networks.unet import initialise
-from acdis.vocabulary import SUBSETS, subset_mask
+from acdis.vocabulary import SUBSETS, Subset, subset_mask
 
 #: {optimiser: {term: scalar}}
 Terms = dict[str, dict[str, Tensor]]
@@ -49,6 +49,8 @@ class Batch:
             identity. A tensor of any shape may be pooled, several of different shapes one after the other,
             but every piece calls it equally often, with the same shapes in the same order: no branch on what
             a sample holds may stand around a call. Sums alone may pass: a mean is pooled as sum and count.
+            What is pooled may not depend on what was pooled before: the pass that collects the sums of
+            several pieces does not know it yet.
     """
 
     images: Tensor
@@ -85,7 +87,8 @@ class Method(nn.Module, ABC):
             itself. The evaluation merges windows as they are, and makes regions nested at the end: a voxel is
             ET where its ET map says so, else NCR/NET where TC's does, else ED where WT's does.
         merged: what is averaged where windows overlap: "probabilities" (softmax or sigmoid), or "logits".
-        training_only: names of the children that inference does without.
+        training_only: names of the parts that inference does without, such as "mono_decoder" or "net.heads".
+        validated_on: the subsets that it is trained for: validation scores these, the evaluation all 15.
         diagnostics: numbers worth logging that are no losses; each forward overwrites them.
     """
 
@@ -94,6 +97,8 @@ class Method(nn.Module, ABC):
     outputs: ClassVar[Literal["classes", "regions"]] = "classes"
     merged: ClassVar[Literal["probabilities", "logits"]] = "probabilities"
     training_only: ClassVar[tuple[str, ...]] = ()
+    validated_on: tuple[Subset, ...] = SUBSETS
+    passed_on: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,8 +156,8 @@ class Method(nn.Module, ABC):
         initialise(module)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """{optimiser: parameters}; each parameter in one of them."""
-        return {MAIN: list(self.parameters())}
+        """{optimiser: parameters}; each parameter that learns is in one of them."""
+        return {MAIN: [parameter for parameter in self.parameters() if parameter.requires_grad]}
 
     def optimisers(self, recipe: Training) -> dict[str, torch.optim.Optimizer]:
         """{optimiser: over its group of parameters}; by default the recipe's Adam for each.
@@ -184,16 +189,17 @@ class Method(nn.Module, ABC):
         """Told on every rank, after an epoch that was validated, before its checkpoint is written.
 
         Args:
-            summary: mean Dice over the validation cases: `dice/<REGION>/<SUBSET>`, `dice/<REGION>/mean`.
+            summary: mean Dice over the validation cases: `dice/<REGION>/<SUBSET>`, `dice/<REGION>/mean`,
+                `dice/mean`.
 
         What a method learns from it stands in a buffer: then it is saved, and resuming is exact.
         """
 
     def adopt(self, role: str, state: Mapping[str, Tensor]) -> None:
-        """Take the inference state of a parent (`method.parents`) before the first epoch and on resuming.
+        """Take the kept state of a parent (`method.parents`) before the first epoch and on resuming.
 
         Raises:
-            UserError: this method has no such role.
+            UserError: this method has no such role, or the weights do not fit.
         """
         raise UserError(f"method.parents: {type(self).__name__} takes no parent as {role!r}; remove it")
 
@@ -211,6 +217,11 @@ class Method(nn.Module, ABC):
     def inference_state(self) -> dict[str, Tensor]:
         """The state without the parts that only training needs."""
         return {key: value for key, value in self.state_dict().items() if not self._is_training_only(key)}
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """What a trained cell keeps: the inference state, and what is passed on to cells that start there."""
+        dropped = tuple(f"{part}." for part in set(self.training_only) - set(self.passed_on))
+        return {key: value for key, value in self.state_dict().items() if not key.startswith(dropped)}
 
     def load_inference_state(self, state: Mapping[str, Tensor]) -> None:
         """Load what `inference_state` gave (a whole state dict is taken too).
@@ -230,7 +241,7 @@ class Method(nn.Module, ABC):
             raise _misfit(self, examples)
 
     def _is_training_only(self, key: str) -> bool:
-        return key.split(".", 1)[0] in self.training_only
+        return key.startswith(tuple(f"{part}." for part in self.training_only))
 
 
 def initialise_by_name(method: Method, seed: int) -> None:

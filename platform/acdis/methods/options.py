@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from acdis.config import Config
 
 
 class MethodOptions(Config):
     """What only one method knows. Subclasses say which options have no effect beside which others."""
+
+    #: Options that came after cells had been trained, with the value that says "as before": then they are not
+    #: written out, so that the names of those cells stay.
+    came_later: ClassVar[dict[str, Any]] = {}
 
     def without_effect(self) -> dict[str, str]:
         """Options that do nothing in this configuration, with the reason: {"window": "no loss reads it"}."""
@@ -30,6 +34,22 @@ class MethodOptions(Config):
         """Those of them without which there is no training, such as "teacher"."""
         return ()
 
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """{role: options that differ}, where a row of a spec is several cells; empty: it is one.
+
+        Each part is trained in a cell of its own, which is not scored. The row's own cell has them all as
+        parents, adopts their weights, trains nothing and is scored.
+        """
+        return {}
+
+    def parent_methods(self, role: str) -> tuple[str, ...]:
+        """Methods whose cells may stand in this role; none: any."""
+        return ()
+
+    def nothing_shared(self) -> str | None:
+        """Why 15 subsets of a window cost 15 whole passes; none: what does not depend on them is shared."""
+        return None
+
     def crop_rule(self) -> tuple[int, int]:
         """Sides of crops and windows, voxels: multiples of the first number, the second at least."""
         return 1, 1
@@ -40,5 +60,8 @@ class MethodOptions(Config):
 
     def written(self) -> dict[str, Any]:
         """Every option that has an effect, as plain values; reading them back gives the same options."""
-        tree = self.model_dump(mode="json", exclude=set(self.without_effect()))
-        return tree | {key: value for key, value in self.settled().items() if key in tree}
+        tree = self.model_dump(mode="json") | self.settled()
+        left_out = {*self.without_effect()} | {
+            key for key, value in self.came_later.items() if tree[key] == value
+        }
+        return {key: value for key, value in tree.items() if key not in left_out}

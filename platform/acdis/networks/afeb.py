@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acdis.networks.unet import Block, ConvNormAct, Norm, Padding, norm_act
+from acdis.networks.block import Block
+from acdis.networks.unet import ConvNormAct, Norm, Padding, norm_act
 
 HEADS = 8  # at most
 

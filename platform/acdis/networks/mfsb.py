@@ -12,7 +12,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from acdis.networks.unet import SLOPE, Block, Conv3d, Padding, pointwise
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
+from acdis.networks.cpu import pointwise
+from acdis.networks.unet import SLOPE, Padding
 
 
 def _conv(inputs: int, outputs: int, kernel: int, padding: Padding) -> Conv3d:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from acdis.networks.batch_norm import BatchNormAct
-from acdis.networks.unet import Block, Decoder
+from acdis.networks.block import Block
+from acdis.networks.unet import Decoder
 
 #: Per level, fine to coarse, a map `[B, C, D, H, W]` of each modality.
 Levels = tuple[tuple[Tensor, ...], ...]

@@ -13,7 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from acdis.networks.unet import SLOPE, Block, Conv3d, ConvNormAct, Decoder, DecoderLevel, Padding
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
+from acdis.networks.unet import SLOPE, ConvNormAct, Decoder, DecoderLevel, Padding
 
 MAP_WIDTH = 16  # channels before a region map's classes (RFNet)
 WEIGHT_WIDTH = 128  # hidden units behind a region's weights (RFNet)

@@ -7,60 +7,21 @@ Maps are `[B, C, D, H, W]`; a *pyramid* is a list of maps, fine to coarse, each 
 from __future__ import annotations
 
 import itertools
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Literal, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from acdis.networks.batch_norm import BatchNormAct, statistics
+from acdis.networks.batch_norm import BatchNormAct
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
 from acdis.networks.norm import GroupNormAct, InstanceNormAct
 
 Padding = Literal["zeros", "reflect"]
 Norm = Literal["instance", "batch", "group"]
 
 SLOPE = 0.2  # of LeakyReLU below zero, everywhere in RFNet
-LAST = torch.channels_last_3d
-
-
-class Block(nn.Module, ABC):
-    """A piece of network that can recompute its activations backward; subclasses write `compute`."""
-
-    checkpointing = False
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.run(self.compute, *inputs)
-
-    def run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`part` of the block's work, for a caller that needs what lies between two parts."""
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            # Nothing in these blocks is random, so the random state need not be kept.
-            result: Tensor = checkpoint(
-                part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=_twice
-            )
-            return result
-        return part(*inputs)
-
-    @abstractmethod
-    def compute(self, *inputs: Tensor) -> Tensor:
-        """The block's work."""
-
-
-def _twice() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around a block's first computing and its second, which counts in no running statistics."""
-    return nullcontext(), statistics(counted=False)
-
-
-def set_checkpointing(module: nn.Module, on: bool) -> None:
-    """Activation checkpointing in every block of `module`: less memory, more time, the same numbers."""
-    for part in module.modules():
-        if isinstance(part, Block):
-            part.checkpointing = on
 
 
 def initialise(module: nn.Module) -> None:
@@ -71,81 +32,6 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif reset := getattr(module, "reset_parameters", None):
         reset()
-
-
-class Conv3d(nn.Conv3d):
-    """A convolution that leaves bf16 autocast on a CPU where the result has a side of 2 voxels or fewer.
-
-    There oneDNN (torch 2.13.0, avx512_bf16) writes outside its buffers when it computes the gradient of a
-    3³ kernel: values of 1e33 or NaN that differ from run to run, up to a crash. A bottleneck of 2 voxels is
-    all it takes. fp32 is right at all of these sizes, bf16 at all larger ones, and on maps so small the
-    precision costs nothing. `tests/networks/test_small_maps.py` measures it.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self._convolve(input, self.weight, self.bias)
-
-    def part(self, x: Tensor, first: int, times: int = 1) -> Tensor:
-        """What some of the input's channels add to the result, without bias; the parts add up to the whole.
-
-        Args:
-            x: `[B, n, D, H, W]`, channels `first` to `first` + n of the input.
-            times: x stands so many times, side by side: the kernels are added, and it is convolved once.
-        """
-        weight = self.weight[:, first : first + times * x.shape[1]]
-        return self._convolve(x, weight.unflatten(1, (times, -1)).sum(1) if times > 1 else weight, None)
-
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._unsafe(x):
-            with torch.autocast("cpu", enabled=False):
-                exact = self._conv_forward(x.to(weight.dtype), weight, bias)
-            return exact.to(torch.get_autocast_dtype("cpu"))
-        if self.kernel_size == self.stride == (1, 1, 1) and x.is_contiguous(memory_format=LAST):
-            return pointwise(x, weight.flatten(1), bias)
-        if self._misjudged(x):
-            return self._directly(x, weight, bias)
-        return self._conv_forward(x, weight, bias)
-
-    def _directly(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """oneDNN without torch's choice of a way."""
-        padding: tuple[int, ...] = tuple(int(side) for side in self.padding)
-        if self.padding_mode != "zeros":
-            x = F.pad(x, [side for side in reversed(padding) for _ in range(2)], mode=self.padding_mode)
-            padding = (0, 0, 0)
-        result: Tensor = torch.ops.aten.mkldnn_convolution(
-            x, weight, bias, padding, self.stride, self.dilation, self.groups
-        )
-        return result
-
-    def _misjudged(self, x: Tensor) -> bool:
-        """One small sample on a CPU in fp32: torch 2.13 goes a slow way, oneDNN is up to 16 times faster."""
-        return (
-            len(x) == 1
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-            and torch.backends.mkldnn.is_available()
-        )
-
-    def _unsafe(self, x: Tensor) -> bool:
-        if x.device.type != "cpu" or self.kernel_size[0] == 1 or not torch.is_autocast_enabled("cpu"):
-            return False
-        return any(math.ceil(side / self.stride[0]) <= 2 for side in x.shape[2:])
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A 1³ convolution of a channels-last map `[B, C, D, H, W]` as one product of matrices.
-
-    torch's own takes a slow way where one thread computes.
-
-    Args:
-        weight: `[outputs, C]`, or one per sample `[B, outputs, C]` (then without bias).
-    """
-    rows = x.permute(0, 2, 3, 4, 1)
-    if weight.ndim == 2:
-        return F.linear(rows, weight, bias).permute(0, 4, 1, 2, 3)
-    mixed = torch.bmm(rows.flatten(1, 3), weight.transpose(1, 2))
-    return mixed.unflatten(1, x.shape[2:]).permute(0, 4, 1, 2, 3)
 
 
 class ConvNormAct(nn.Sequential):

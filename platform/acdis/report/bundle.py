@@ -2,8 +2,8 @@
 
     members.json            rows, seeds, cells, hours, what is missing: the facts of the report
     specs/…                 spec and experiment files as written, in their places relative to each other
-    cells/<cell>/           config.yaml, lineage.json, state.json, history.json … as in the home
-    cells/<cell>/evaluations/<evaluation>/records.parquet
+    cells/<cell>/           config.yaml, lineage.json, state.json, history.json … as in the home; teachers too
+    cells/<cell>/evaluations/<evaluation>/records.parquet, and floors.json where it was measured; external.md
     code/commit.json, code/changes.patch    of the checkout that made the bundle
     README.md
 
@@ -13,6 +13,7 @@ and password.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import io
 import json
@@ -20,16 +21,21 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from acdis import files, home
-from acdis.ablation.cells import Cell, read_json
-from acdis.ablation.notes import DamagedError
+from acdis.cells import Cell, read_json
+from acdis.cells.schemas import DamagedError
 from acdis.errors import UserError
+from acdis.evaluation import floor_files
 from acdis.evaluation.scores import Scores, read_scores
 from acdis.report.collect import records_file, without_passwords
+from acdis.report.facts import LARGEST as LARGEST_FACTS
 from acdis.report.facts import Reader, SpecFacts, dump, parse
+from acdis.report.paperwork.cell_papers import EXTERNAL, CellFiles
+from acdis.report.paperwork.cell_papers import LARGEST as LARGEST_PAPER
 
 FACTS = "members.json"
 FORMAT = "acdis-bundle-1"
@@ -45,9 +51,8 @@ _DAMAGED = (
     OverflowError,
 )
 _DUE = "give a bundle that `report --bundle` made"
-#: What is larger is refused, so that a crafted file cannot fill the memory: a bundle, a file of scores in it,
-#: the facts (JSON takes some twenty times its size).
-LARGEST, LARGEST_SCORES, LARGEST_FACTS = 2**29, 2**26, 2**24
+#: What is larger is refused, so that a crafted file cannot fill the memory: a bundle, a file of scores in it.
+LARGEST, LARGEST_SCORES = 2**29, 2**26
 #: What the state says about the training; the rest is about the machine.
 _STATE = (
     *("status", "reason", "epochs", "done", "workers", "cpus", "gpus", "step_seconds", "peak_bytes"),
@@ -57,13 +62,14 @@ _STATE = (
 README = """# Bundle of an ACDIS report
 
 `acdis report THIS.zip` prints the report again, without the machine that it was made on; `--format` md,
-latex, csv or html. The package and its version are in `code/commit.json`.
+latex, csv, html or challenger, or `--checklist claim`. The package and its version are in `code/commit.json`.
 
 - `members.json`: rows, seeds and cells of the report, hours, and what was missing.
 - `specs/`: the spec and experiment files as they were written.
 - `cells/<cell>/config.yaml`: the resolved configuration; `lineage.json`: commit, versions, device and split
   of the training; `state.json`, `history.json`: how it went.
-- `cells/<cell>/evaluations/…/records.parquet`: Dice and HD95 of every case × subset × region.
+- `cells/<cell>/evaluations/…/records.parquet`: Dice and HD95 of every case × subset × region; `floors.json`
+  beside it: Dice of the whole brain as tumour and of a fitted threshold rule on the same cases.
 - `code/`: commit and uncommitted changes of the checkout that made this bundle. A cell whose `lineage.json`
   names another commit was trained with that one.
 """
@@ -82,16 +88,19 @@ def write(
     Raises:
         UserError: the file cannot be written.
     """
+    files.sweep_beside(path)
     try:
         with files.replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in _texts(specs, sources, base, code):
                 archive.writestr(_entry(name), without_passwords(content.decode("utf-8", "replace")))
             for name, records in _scores(specs, base):
                 archive.writestr(_entry(name), records)
-    except OSError as error:
+    except files.UnwritableError as error:
         raise UserError(
             f"--bundle {path}: cannot be written ({files.reason(error)}); give another file"
         ) from None
+    except OSError as error:  # of what is packed
+        raise UserError(f"{error.filename}: cannot be read ({files.reason(error)})") from None
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -108,34 +117,39 @@ def _texts(
     yield FACTS, json.dumps({"format": FORMAT, "specs": json.loads(dump(specs))}, indent=1).encode()
     yield from _sources(sources)
     yield from ((f"code/{name}", text.encode()) for name, text in sorted(code.items()))
-    for name in sorted({cell.cell for spec in specs for row in spec.rows for cell in row.cells}):
+    rows = [row for spec in specs for row in (*spec.rows, *spec.unscored)]
+    for name in sorted({cell.cell for row in rows for cell in row.cells}):
         yield from _cell_files(Cell(home.cells(base) / name))
 
 
 def _scores(specs: Sequence[SpecFacts], base: Path) -> Iterator[tuple[str, bytes]]:
     cells = [cell for spec in specs for row in spec.rows for cell in row.cells if cell.scored]
-    for cell, evaluation in sorted({(each.cell, each.evaluation) for each in cells}):
-        yield _records(cell, evaluation), records_file(base, cell, evaluation).read_bytes()
+    for cell, evaluation in sorted({(scored.cell, scored.evaluation) for scored in cells}):
+        path = records_file(base, cell, evaluation)
+        yield _records(cell, evaluation), path.read_bytes()
+        if known := floor_files.usable(path.with_name(floor_files.FILE)):
+            yield _floors(cell, evaluation), floor_files.dump(known)
 
 
 def _sources(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
     """In their places relative to each other, so that `extends` and `base` still lead somewhere."""
-    found = sorted({path.resolve() for path in paths})
-    if not found:
+    sources = sorted({path.resolve() for path in paths})
+    if not sources:
         return
-    root = Path(os.path.commonpath([file.parent for file in found]))
-    for file in found:
+    root = Path(os.path.commonpath([file.parent for file in sources]))
+    for file in sources:
         yield f"specs/{file.relative_to(root).as_posix()}", file.read_bytes()
 
 
 def _cell_files(cell: Cell) -> Iterator[tuple[str, bytes]]:
     folder = f"cells/{cell.name}"
-    for name in ("config.yaml", "changes.patch"):
+    comparisons = sorted(path.relative_to(cell.folder) for path in cell.folder.glob(EXTERNAL))
+    for name in ("config.yaml", "changes.patch", *(path.as_posix() for path in comparisons)):
         if (cell.folder / name).is_file():
             yield f"{folder}/{name}", (cell.folder / name).read_bytes()
     for name in ("state.json", "lineage.json", "history.json", "roles.json"):
         try:
-            tree = read_json(cell.folder / name)
+            tree = cell.state() if name == "state.json" else read_json(cell.folder / name)
         except DamagedError:  # `collect` has named it
             continue
         if name == "state.json":
@@ -152,6 +166,10 @@ def _records(cell: str, evaluation: str) -> str:
     return f"cells/{cell}/evaluations/{evaluation}/records.parquet"
 
 
+def _floors(cell: str, evaluation: str) -> str:
+    return f"cells/{cell}/evaluations/{evaluation}/{floor_files.FILE}"
+
+
 def is_bundle(path: Path) -> bool:
     """By its name: specs are YAML."""
     return path.suffix.lower() == ".zip"
@@ -163,22 +181,52 @@ def read(path: Path) -> tuple[list[SpecFacts], Reader]:
     Raises:
         UserError: not a bundle, damaged, or of another version.
     """
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(files.read(path, LARGEST)))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({files.reason(error)}); {_DUE}") from None
-    except files.TooLargeError as error:
-        raise UserError(f"{path}: {error}; {_DUE}") from None
-    except _DAMAGED:
-        raise UserError(f"{path}: is not a ZIP file; {_DUE}") from None
+    archive = _opened(path)
     specs = _facts(archive, path)
 
     @functools.cache
     def scores(cell: str, evaluation: str) -> Scores:
         name = _records(cell, evaluation)
-        return read_scores(io.BytesIO(_member(archive, path, name, LARGEST_SCORES)), f"{path}: {name}")
+        case_scores = read_scores(io.BytesIO(_member(archive, path, name, LARGEST_SCORES)), f"{path}: {name}")
+        beside = _floors(cell, evaluation)
+        if beside not in archive.namelist():
+            return case_scores
+        content = _member(archive, path, beside, floor_files.LARGEST)
+        return replace(case_scores, floors=floor_files.parse(content, f"{path}: {beside}"))
 
     return specs, scores
+
+
+def cell_files(path: Path) -> CellFiles:
+    """What a bundle holds of its cells.
+
+    Raises:
+        UserError: as `read`, also when a file is asked for that is damaged.
+    """
+    archive = _opened(path)
+    by_cell: dict[str, list[str]] = {}
+    for member in sorted(archive.namelist()):
+        if (parts := member.split("/", 2))[0] == "cells" and len(parts) == 3:
+            by_cell.setdefault(parts[1], []).append(parts[2])
+
+    def contents(cell: str, pattern: str) -> list[bytes]:
+        return [
+            _member(archive, path, f"cells/{cell}/{name}", LARGEST_PAPER)
+            for name in by_cell.get(cell, ())
+            if fnmatch.fnmatchcase(name, pattern)
+        ]
+
+    return contents
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    content = files.given(path, LARGEST, _DUE)
+    try:
+        return files.archive(io.BytesIO(content))
+    except files.TooLargeError as error:
+        raise UserError(f"{path}: {error}; {_DUE}") from None
+    except _DAMAGED:
+        raise UserError(f"{path}: is not a ZIP file; {_DUE}") from None
 
 
 def _facts(archive: zipfile.ZipFile, path: Path) -> list[SpecFacts]:

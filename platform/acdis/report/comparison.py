@@ -1,4 +1,4 @@
-"""A table of rows × seeds: figures, differences to the baseline with two tests, order beside the paper's.
+"""A table of rows × seeds: figures, differences and what they decide, order beside the paper's.
 
 All in per cent of Dice. Seeds weigh the same, cases weigh the same, the 15 subsets weigh the same.
 """
@@ -6,20 +6,21 @@ All in per cent of Dice. Seeds weigh the same, cases weigh the same, the 15 subs
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
-from acdis.evaluation.bootstrap import Effect, effects
-from acdis.evaluation.needed import Needed, needed
+from acdis.ablation.spec import Question
+from acdis.evaluation import statistics
+from acdis.evaluation.sample_size import Needed, needed
 from acdis.evaluation.scores import Scores
-from acdis.evaluation.statistics import ALPHA, holm, kendall, t_interval, wilcoxon
+from acdis.evaluation.statistics import kendall, t_interval
 from acdis.report.facts import RowScores
 from acdis.vocabulary import REGIONS
 
-Verdict = Literal["better", "worse", "undecided", "none"]
+#: Cases that are left out, and comparisons that go without something, are named one by one up to here.
+NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,12 @@ class Figures:
 
     Attributes:
         mean: [3], over cases and subsets; `subsets`: [15, 3], over cases.
-        et500: [15], hd95: [15, 3] in mm or none.
+        et500: [15], hd95: [15, 3] in mm or none; penalties: [15, 3], how many of the distances behind it are
+            those of one empty mask.
+        further: [15, 3] by metric of `evaluation.metrics`, those that every seed has.
         seeds, cases: on which they stand; cases as (fewest, most) over the seeds.
+        scores: behind each figure of a subset: cases of all seeds together.
+        patients_low, patients_high: [3] with one seed, over patients: of this trained model alone.
     """
 
     mean: np.ndarray
@@ -40,32 +45,40 @@ class Figures:
     subsets_high: np.ndarray | None
     et500: np.ndarray
     hd95: np.ndarray | None
+    penalties: np.ndarray | None
     per_seed: Mapping[int, np.ndarray]
     seeds: int
     cases: tuple[int, int]
+    scores: int
+    patients_low: np.ndarray | None
+    patients_high: np.ndarray | None
+    further: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Row minus baseline in one region; p-values after Holm over all tests of the table.
+    """Row minus another in one region.
 
     Attributes:
-        seeds: of the row and of the baseline; cases: that both have.
-        effect, p_wilcoxon, p_bootstrap: none where the data cannot carry a test; `why` says why.
+        seeds: that both rows have; patients: that all rows have which are compared with these seeds.
+        answer: none where the data cannot carry one; `why` says why.
         needed: for an undecided one.
     """
 
     row: str
+    against: str
     region: str
     delta: float
-    seeds: tuple[int, int]
-    cases: int
-    effect: Effect | None = None
-    p_wilcoxon: float | None = None
-    p_bootstrap: float | None = None
-    verdict: Verdict = "none"
+    seeds: tuple[int, ...]
+    patients: int
+    answer: statistics.Comparison | None = None
     why: str = ""
     needed: Needed | None = None
+
+    @property
+    def verdict(self) -> str:
+        """As in `statistics.Comparison`; `none` where there is no answer."""
+        return "none" if self.answer is None else self.answer.verdict
 
 
 @dataclass(frozen=True)
@@ -85,28 +98,51 @@ class Comparison:
 
     Attributes:
         figures: by row; rows without scores are not in it.
-        differences: row by row, region by region, the baseline left out.
-        tests: how many were made; Holm's family.
+        differences: as asked, region by region.
+        tests: how many of them stand on several seeds; Holm's family.
+        left_out: seeds, cases and rows that a comparison goes without, in words.
     """
 
     figures: Mapping[str, Figures]
     differences: tuple[Difference, ...]
     agreement: tuple[Agreement, ...]
     tests: int
+    left_out: tuple[str, ...] = ()
 
 
-def compare(rows: Sequence[RowScores], baseline: str) -> Comparison:
-    """Figures of all rows, and each against the baseline, as far as there are scores."""
-    known = {row.id: row for row in rows if row.seeds}
-    found = {name: figures(row.seeds) for name, row in known.items()}
-    pairs = [
-        pair
-        for name, row in known.items()
-        if baseline in known and name != baseline
-        for pair in _pairs(name, row.seeds, known[baseline].seeds)
-    ]
-    tests = sum(difference.effect is not None for difference, _ in pairs)
-    return Comparison(found, tuple(_judged(pairs, tests)), tuple(_agreement(rows, found)), tests)
+def compare(
+    rows: Sequence[RowScores],
+    baseline: str,
+    family: Sequence[Question] | None = None,
+    margin: float = 1.0,
+) -> Comparison:
+    """Figures of all rows, and the answers to what is asked, as far as there are scores.
+
+    Args:
+        family: none: every row with the baseline, in every region.
+        margin: points within which rows count as equal.
+    """
+    known = {row.id: row.seeds for row in rows if row.seeds}
+    if family is None:
+        family = [Question(name, baseline, REGIONS) for name in known if name != baseline]
+    asked = [question for question in family if question.row in known and question.against in known]
+    grounds = _grounds(known, asked)
+    differences = list(_differences(known, grounds))
+    answers = statistics.judged(
+        [difference.answer for difference in differences if difference.answer is not None], margin
+    )
+    tests, judged = sum(answer.seeds > 1 for answer in answers), iter(answers)
+    shown = {name: figures(seeds) for name, seeds in known.items()}
+    return Comparison(
+        shown,
+        tuple(
+            difference if difference.answer is None else _judged(difference, next(judged), tests)
+            for difference in differences
+        ),
+        tuple(_agreement(rows, shown)),
+        tests,
+        tuple(_left_out(known, grounds)),
+    )
 
 
 def figures(seeds: Mapping[int, Scores]) -> Figures:
@@ -118,6 +154,10 @@ def figures(seeds: Mapping[int, Scores]) -> Figures:
     subsets_low, subsets_high = t_interval(by_subset) or (None, None)
     distances = [scores.hd95.mean(axis=0) for scores in every if scores.hd95 is not None]
     counts = [len(scores.cases) for scores in every]
+    patients_low, patients_high = None, None
+    if len(every) == 1:
+        patients = 100 * every[0].by_patient(every[0].cases).mean(axis=1)  # [patients, 3]
+        patients_low, patients_high = t_interval(patients) or (None, None)
     return Figures(
         means.mean(axis=0),
         low,
@@ -127,101 +167,160 @@ def figures(seeds: Mapping[int, Scores]) -> Figures:
         subsets_high,
         np.mean([100 * scores.dice_et500.mean(axis=0) for scores in every], axis=0),
         np.mean(distances, axis=0) if len(distances) == len(every) else None,
+        np.sum([scores.penalties for scores in every], axis=0) if len(distances) == len(every) else None,
         dict(zip(seeds, means, strict=True)),
         len(every),
         (min(counts), max(counts)),
+        sum(counts),
+        patients_low,
+        patients_high,
+        {
+            name: np.mean([scores.further[name].mean(axis=0) for scores in every], axis=0)
+            for name in every[0].further
+            if all(name in scores.further for scores in every)
+        },
     )
 
 
-#: A difference, and its paired differences per patient [N] where there is a test.
-_Pair = tuple[Difference, np.ndarray]
+@dataclass(frozen=True)
+class _Ground:
+    """What two rows are compared on: seeds and cases of both, and every row that has all of these."""
+
+    seeds: tuple[int, ...]
+    cases: tuple[str, ...]
+    rows: tuple[str, ...]
 
 
-def _pairs(name: str, row: Mapping[int, Scores], baseline: Mapping[int, Scores]) -> list[_Pair]:
-    """Per region, on the cases that every seed of both has; not judged yet."""
-    cases = sorted(set.intersection(*(set(each.cases) for each in (*row.values(), *baseline.values()))))
-    seeds = (len(row), len(baseline))
-    if not cases:
-        return _untested(name, [math.nan] * len(REGIONS), seeds, 0, "no case in common with the baseline")
-    ours, theirs = _by_patient(row, cases), _by_patient(baseline, cases)
-    patients = ours.shape[1]
-    why = _untestable(seeds, patients)
-    if why:
-        deltas = ours.mean(axis=(0, 1)) - theirs.mean(axis=(0, 1))
-        return _untested(name, deltas.tolist(), seeds, patients, why)
-    paired = ours.mean(axis=0) - theirs.mean(axis=0)
-    return [
-        (
-            Difference(
-                name, region, effect.delta, seeds, patients, effect, wilcoxon(paired[:, place]), effect.p
-            ),
-            paired[:, place],
+_Known = Mapping[str, Mapping[int, Scores]]
+
+
+def _grounds(known: _Known, asked: Sequence[Question]) -> list[tuple[Question, _Ground]]:
+    """The questions with what they stand on; where nothing is missing it is the same for all."""
+    cases = {
+        (name, seed): frozenset(scores.cases)
+        for name, seeds in known.items()
+        for seed, scores in seeds.items()
+    }
+    pools: dict[tuple[tuple[int, ...], frozenset[str]], _Ground] = {}
+    grounds = []
+    for question in asked:
+        pair = (question.row, question.against)
+        seeds = tuple(sorted(known[pair[0]].keys() & known[pair[1]].keys()))
+        common = frozenset.intersection(
+            *(cases[name, seed] for name in pair for seed in seeds or known[name])
         )
-        for place, (region, effect) in enumerate(zip(REGIONS, effects(ours, theirs, name), strict=True))
-    ]
+        if (seeds, common) not in pools:
+            rows = tuple(
+                name
+                for name, there in known.items()
+                if all(seed in there and common <= cases[name, seed] for seed in seeds)
+            )
+            pools[seeds, common] = _Ground(seeds, tuple(sorted(common)), rows)
+        grounds.append((question, pools[seeds, common]))
+    return grounds
 
 
-def _untested(
-    name: str, deltas: Sequence[float], seeds: tuple[int, int], cases: int, why: str
-) -> list[_Pair]:
-    return [
-        (Difference(name, region, delta, seeds, cases, why=why), np.empty(0))
-        for region, delta in zip(REGIONS, deltas, strict=True)
-    ]
+def _differences(known: _Known, grounds: Sequence[tuple[Question, _Ground]]) -> Iterator[Difference]:
+    """Region by region, in the order asked; answers are not judged over the family yet."""
+    questions: dict[_Ground, list[Question]] = {}
+    for question, ground in grounds:
+        questions.setdefault(ground, []).append(question)
+    answers = {ground: _answers(known, ground, asked) for ground, asked in questions.items()}
+    for question, ground in grounds:
+        for region in question.regions:
+            answer = answers[ground].get((question.row, region, question.against))
+            patients = answer.patients if answer else 0
+            delta = answer.delta if answer else math.nan
+            why = "" if patients > 1 else "1 patient"
+            if answer is None:
+                why = f"no {'case' if ground.seeds else 'seed'} in common"
+            yield Difference(
+                question.row,
+                question.against,
+                region,
+                delta,
+                ground.seeds,
+                patients,
+                None if why else answer,
+                why,
+            )
 
 
-def _by_patient(seeds: Mapping[int, Scores], cases: Sequence[str]) -> np.ndarray:
-    """[S, N, 3]: mean over the 15 subsets, and over a patient's scans: two of them are not independent."""
-    return np.stack([100 * scores.by_patient(cases).mean(axis=1) for scores in seeds.values()])
+def _answers(
+    known: _Known, ground: _Ground, asked: Sequence[Question]
+) -> dict[tuple[str, str, str], statistics.Comparison]:
+    """By row, region and other row; none without a seed or a case."""
+    if not ground.seeds or not ground.cases:
+        return {}
+    every = [[known[name][seed] for seed in ground.seeds] for name in ground.rows]
+    scores = np.array(
+        [[100 * seed_scores.of(ground.cases).mean(axis=1) for seed_scores in seeds] for seeds in every]
+    )
+    place = {name: number for number, name in enumerate(ground.rows)}
+    family = [(question.row, region, question.against) for question in asked for region in question.regions]
+    answers = statistics.compare(
+        scores,
+        patients=patients_of([seed_scores for seeds in every for seed_scores in seeds], ground.cases),
+        family=[(place[row], region, place[against]) for row, region, against in family],
+    )
+    return dict(zip(family, answers, strict=True))
 
 
-def _untestable(seeds: tuple[int, int], cases: int) -> str:
-    """Why nothing can be tested; empty where it can."""
-    if min(seeds) < 2:
-        who = "" if max(seeds) < 2 else (" of the row" if seeds[0] < 2 else " of the baseline")
-        return f"1 seed{who}"
-    return "1 case" if cases < 2 else ""
+def patients_of(every: Sequence[Scores], cases: Sequence[str]) -> list[str]:
+    """Who was scanned in each case. Older records do not know it, and newer ones of the same cases do."""
+    who = dict(zip(cases, cases, strict=True))
+    for scores in every:
+        for case, patient in zip(scores.cases, scores.patients, strict=False):
+            if patient != case and case in who:
+                who[case] = patient
+    return [who[case] for case in cases]
 
 
-def _judged(pairs: Sequence[_Pair], tests: int) -> list[Difference]:
-    """p-values corrected over the table, and what follows from them."""
-    tested = [difference for difference, _ in pairs if difference.effect is not None]
-    ranks = iter(holm([difference.p_wilcoxon or 0.0 for difference in tested]))
-    resamples = iter(holm([difference.p_bootstrap or 0.0 for difference in tested]))
-    return [
-        _verdict(difference, paired, next(ranks), next(resamples), tests)
-        if difference.effect is not None
-        else difference
-        for difference, paired in pairs
-    ]
+def _left_out(known: _Known, grounds: Sequence[tuple[Question, _Ground]]) -> Iterator[str]:
+    """What comparisons go without, and which."""
+    without: dict[str, list[str]] = {}
+    for question, ground in grounds:
+        both = [known[question.row], known[question.against]]
+        seeds = sorted({*both[0], *both[1]} - {*ground.seeds})
+        cases = {case for row in both for scores in row.values() for case in scores.cases} - {*ground.cases}
+        rows = [name for name in known if name not in ground.rows]
+        lost = []
+        if seeds:
+            lost.append(
+                f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, which one of the two lacks"
+            )
+        if cases:
+            lost.append(
+                f"{len(cases)} case{'s' * (len(cases) > 1)} that not all of their trainings were scored on "
+                f"({_few(sorted(cases))})"
+            )
+        if rows and len(ground.rows) > 1:
+            lost.append(f"the spread of {', '.join(rows)}, which lack seeds or cases of the two")
+        for what in lost:
+            without.setdefault(what, []).append(f"{question.row} with {question.against}")
+    for what, pairs in without.items():
+        yield f"Without {what}: {_few(pairs)}."
 
 
-def _verdict(
-    difference: Difference, paired: np.ndarray, p_wilcoxon: float, p_bootstrap: float, tests: int
-) -> Difference:
-    effect = difference.effect
-    assert effect is not None
-    verdict: Verdict = "undecided"
-    demand: Needed | None = None
-    if max(p_wilcoxon, p_bootstrap) <= ALPHA and _one_way(paired):
-        verdict = "better" if effect.delta > 0 else "worse"
-    else:
-        demand = needed(effect, paired, tests, p_wilcoxon <= ALPHA)
-    return replace(difference, p_wilcoxon=p_wilcoxon, p_bootstrap=p_bootstrap, verdict=verdict, needed=demand)
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
-def _one_way(paired: np.ndarray) -> bool:
-    """Whether ranks and mean point the same way: signed ranks sum to the sign of the mean."""
-    order = np.abs(paired).argsort().argsort() + 1
-    return bool(np.sign((np.sign(paired) * order).sum()) == np.sign(paired.mean()))
+def _judged(difference: Difference, answer: statistics.Comparison, tests: int) -> Difference:
+    """With the verdict, and what it would take where that is open."""
+    demand = None
+    if answer.verdict == "undecided" and answer.squares is not None:
+        demand = needed(answer.squares, answer.delta, tests)
+    return replace(difference, answer=answer, needed=demand)
 
 
-def _agreement(rows: Sequence[RowScores], found: Mapping[str, Figures]) -> list[Agreement]:
+def _agreement(rows: Sequence[RowScores], by_row: Mapping[str, Figures]) -> list[Agreement]:
     """Region by region, over the rows that have our figure and the paper's."""
     made = []
     for place, region in enumerate(REGIONS):
-        both = [row for row in rows if row.id in found and row.paper and region in row.paper]
-        ours = [float(found[row.id].mean[place]) for row in both]
+        both = [row for row in rows if row.id in by_row and row.paper and region in row.paper]
+        ours = [float(by_row[row.id].mean[place]) for row in both]
         theirs = [row.paper[region] for row in both if row.paper]
         order = kendall(ours, theirs)
         if order:

@@ -33,8 +33,9 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A report; `warnings` come before everything else."""
+    """A report; `warnings` come before all sections, `first` even before the title."""
 
     title: str
     warnings: tuple[str, ...]
     sections: tuple[Section, ...]
+    first: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from acdis import files
-from acdis.errors import UserError
+from acdis.evaluation.examples import read_example
 from acdis.vocabulary import CLASSES, MODALITIES, REGIONS
 
 #: Okabe and Ito's palette: told apart by colour-blind readers too.
@@ -49,18 +49,19 @@ def _validation_curve(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
 def qualitative(path: Path, example: Path) -> None:
     """The four inputs, the truth, and the prediction from several subsets, in one axial slice."""
     plt = pyplot()
-    case, subsets, images, truth, predictions = read_example(example)
-    count = max(len(images), 1 + len(subsets))
+    shown = read_example(example)
+    count = max(len(shown.images), 1 + len(shown.subsets))
     # Two axes that are placed by hand: twelve, and a layout that measures them, take five times as long.
     figure, (above, below) = plt.subplots(2, figsize=(2.2 * count, 5))
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.87, hspace=0.12)
-    _strip(above, [_grey(image) for image in images], MODALITIES, count)
-    _strip(below, [colours(labels) for labels in (truth, *predictions)], ["truth", *subsets], count)
-    figure.suptitle(f"{case}: " + ", ".join(_legend()), fontsize=9)
+    _strip(above, [grey(image) for image in shown.images], MODALITIES, count)
+    labels = (shown.truth, *shown.predictions)
+    _strip(below, [colours(classes) for classes in labels], ["truth", *shown.subsets], count)
+    figure.suptitle(f"{shown.case}: " + ", ".join(_legend()), fontsize=9)
     save(figure, path)
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
+def grey(image: np.ndarray) -> np.ndarray:
     """RGB [..., 3] of intensities [...], from the 1st to the 99.5th percentile."""
     low, high = np.percentile(image, (1, 99.5))
     return np.repeat(np.clip((image - low) / max(high - low, 1e-6), 0, 1)[..., None], 3, axis=-1)
@@ -77,25 +78,6 @@ def _strip(axis: Any, panels: Sequence[np.ndarray], names: Sequence[str], count:
         axis.text(left + depth / 2, -gap, name.replace("_", " + "), ha="center", fontsize=8)
     axis.set_axis_off()
     axis.imshow(picture)
-
-
-def read_example(path: Path) -> tuple[str, list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Case, subsets, images [4, D, H], truth [D', H'] and predictions [S, D', H'] of a slice.
-
-    Raises:
-        UserError: the file is not as the evaluation wrote it.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            images, truth, predictions = content["images"], content["truth"], content["predictions"]
-            case, subsets = str(content["case"]), [str(name) for name in content["subsets"]]
-        shapes = (images.ndim, images.shape[0], predictions.shape)
-        if shapes != (3, len(MODALITIES), (len(subsets), *truth.shape)) or not np.isfinite(images).all():
-            raise ValueError(f"of shapes {images.shape}, {truth.shape}, {predictions.shape}")
-    except Exception as error:  # a damaged archive fails anywhere in NumPy's or Python's reader
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}); evaluate the run again") from None
-    return case, subsets, images, truth, predictions
 
 
 def colours(labels: np.ndarray) -> np.ndarray:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from acdis.report import words
-from acdis.report.comparison import Comparison, Difference, Figures
+from acdis.report import costs, floors, other_sources, phrases, ranked, strata, subsets_of_row
+from acdis.report.comparison import Comparison, Difference
 from acdis.report.document import Document, Section, Table
 from acdis.report.facts import PHANTOM_WARNING, RowFacts, RowScores, SpecFacts
-from acdis.vocabulary import MODALITIES, REGIONS, SUBSETS
+from acdis.vocabulary import REGIONS
 
-PRESENT, MISSING = "●", "○"
 #: Cells that are missing are named one by one up to here; all of them stand in the table of cells.
 NAMED = 12
 
@@ -19,17 +19,23 @@ NAMED = 12
 Compared = tuple[SpecFacts, Sequence[RowScores], Comparison]
 
 
-def document(compared: Sequence[Compared]) -> Document:
-    """The whole report."""
+def document(compared: Sequence[Compared], groups: strata.Groups | None = None) -> Document:
+    """The whole report.
+
+    Args:
+        groups: kinds of cases that scores are told apart by, besides those that the truth shows.
+    """
     specs = [spec for spec, _, _ in compared]
     drawn = [spec.name for spec in specs if spec.phantoms]
     which = "" if len(drawn) == len(specs) else f" (of {', '.join(drawn)})"
     minimum = " or ".join(sorted({f"{spec.et_minimum:g}" for spec in specs}))
-    sections = [section for each in compared for section in _spec(*each)]
+    margin = " or ".join(phrases.points(value) for value in sorted({spec.margin for spec in specs}))
+    sections = [section for one in compared for section in _spec(*one, groups or {})]
     return Document(
         "; ".join(dict.fromkeys(spec.title for spec in specs)),
         (PHANTOM_WARNING + which,) if drawn else (),
-        (*sections, Section(2, "How to read this", words.how_to_read(minimum))),
+        (*sections, Section(2, "How to read this", phrases.how_to_read(minimum, margin))),
+        tuple(floors.first_lines([row for _, rows, _ in compared for row in rows])),
     )
 
 
@@ -43,27 +49,43 @@ def brief(compared: Sequence[Compared], detail: tuple[str, str]) -> Document:
     sections: list[Section] = []
     for spec, rows, result in compared:
         marks = _marks(spec.rows)
-        sections += [Section(2, spec.title, tuple(standing_lines(spec))), _means(spec, rows, result, marks)]
+        means = floors.beside_means(_means(spec, rows, result, marks), rows)
+        sections += [Section(2, spec.title, tuple(standing_lines(spec))), means]
         if any(row.paper for row in spec.rows):
             sections.append(
                 Section(3, "Order of the rows beside the paper's", tuple(order_lines(spec, result)))
             )
         chosen = [row for row in rows if (spec.name, row.id) == detail and row.id in result.figures]
-        sections += [_detail(row, result.figures[row.id]) for row in chosen]
-    return Document(whole.title, whole.warnings, tuple(sections))
+        sections += [subsets_of_row.section(row, result.figures[row.id]) for row in chosen]
+    return Document(whole.title, whole.warnings, tuple(sections), whole.first)
 
 
-def _spec(spec: SpecFacts, rows: Sequence[RowScores], result: Comparison) -> Iterator[Section]:
+def _spec(
+    spec: SpecFacts, rows: Sequence[RowScores], result: Comparison, groups: strata.Groups
+) -> Iterator[Section]:
     marks = _marks(spec.rows)
     yield Section(2, f"{spec.title} ({spec.name})", tuple(standing_lines(spec)))
-    yield _means(spec, rows, result, marks)
-    yield _differences(spec, result, marks)
+    yield floors.beside_means(_means(spec, rows, result, marks), rows)
+    sources = other_sources.section((*spec.rows, *spec.absent))
+    if sources is not None:
+        yield sources
+    yield from _differences(spec, result, marks)
     if any(row.paper for row in spec.rows):
         yield Section(3, "Order of the rows beside the paper's", notes=tuple(order_lines(spec, result)))
+    labels = {row.id: _label(row, marks, spec.baseline) for row in spec.rows}
+    ranking = ranked.section(rows, spec.baseline, labels)
+    if ranking is not None:
+        yield replace(ranking, notes=(*ranking.notes, *_notes(spec.rows, marks)))
+    kinds = strata.section(rows, labels, groups)
+    if kinds is not None:
+        yield kinds
+    spent = costs.section(costs.of_rows(spec.rows, rows))
+    if spent is not None:
+        yield spent
     yield _cells(spec, result)
     for row in rows:
         if row.id in result.figures:
-            yield _detail(row, result.figures[row.id])
+            yield subsets_of_row.section(row, result.figures[row.id])
 
 
 def _marks(rows: Sequence[RowFacts]) -> dict[str, str]:
@@ -78,12 +100,6 @@ def _notes(rows: Sequence[RowFacts], marks: dict[str, str]) -> tuple[str, ...]:
 def _label(row: RowFacts, marks: dict[str, str], baseline: str) -> str:
     words_of_it = (row.label, "(baseline)" if row.id == baseline else "", marks.get(row.id, ""))
     return " ".join(word for word in words_of_it if word)
-
-
-def strength_line(result: Comparison) -> str:
-    """What so many cases and seeds can carry at most."""
-    tested = [difference.cases for difference in result.differences if difference.effect]
-    return words.strength(result.tests, min(tested)) if tested else words.untested(len(result.differences))
 
 
 def standing_lines(spec: SpecFacts) -> Iterator[str]:
@@ -101,11 +117,15 @@ def standing_lines(spec: SpecFacts) -> Iterator[str]:
     if missing:
         more = f"; and {len(missing) - NAMED} more, see the table of cells" if len(missing) > NAMED else ""
         yield "Missing: " + "; ".join(missing[:NAMED]) + more + "."
+    for row in spec.absent:
+        yield f"Absent: {row.label}: {row.reason}."
+    if spec.post_processing:
+        yield f"Labels were post-processed before they were scored: {spec.post_processing}."
     if spec.excluded:
         rules = "; ".join(f"{count}: {reason}" for reason, count in spec.excluded.items())
         yield f"Left out of the grid by rule: {rules}."
     if len(seeds) == 1:
-        yield "One seed: no spread can be given, and no row can be called better or worse."
+        yield "One seed: no row can be called better or worse."
 
 
 def _means(spec: SpecFacts, rows: Sequence[RowScores], result: Comparison, marks: dict[str, str]) -> Section:
@@ -114,72 +134,124 @@ def _means(spec: SpecFacts, rows: Sequence[RowScores], result: Comparison, marks
     head = ("Row", "Seeds", "Cases", *(name for pair in regions for name in pair), "Hours")
     body = []
     for row, scores in zip(spec.rows, rows, strict=True):
-        found = result.figures.get(row.id)
-        seeds = f"{found.seeds if found else 0} of {len(row.cells)}"
-        cases = words.span(*found.cases) if found else words.ABSENT
-        figures = [word for place in range(3) for word in _figure(found, row, place, with_paper)]
+        figures = result.figures.get(row.id)
+        seeds = f"{figures.seeds if figures else 0} of {len(row.cells)}"
+        cases = phrases.span(*figures.cases) if figures else phrases.ABSENT
+        words = phrases.means(figures.mean, figures.low, figures.high) if figures else [phrases.ABSENT] * 3
+        if with_paper:
+            words = [word for pair in zip(words, _of_paper(row), strict=True) for word in pair]
         label = _label(row, marks, spec.baseline)
-        body.append((label, seeds, cases, *figures, words.hours(scores.hours)))
+        body.append((label, seeds, cases, *words, phrases.hours(scores.hours)))
     return Section(
         3,
         "Dice, mean over cases and 15 subsets",
         (),
         Table(head, tuple(body), "lr" + "r" * (len(head) - 2)),
-        _notes(spec.rows, marks),
+        (*_notes(spec.rows, marks), *one_seed_lines(spec, result)),
     )
 
 
-def _figure(found: Figures | None, row: RowFacts, place: int, with_paper: bool) -> list[str]:
-    ours = words.ABSENT
-    if found:
-        ours = words.mean(
-            found.mean[place],
-            None if found.low is None else found.low[place],
-            None if found.high is None else found.high[place],
-        )
-    theirs = (row.paper or {}).get(REGIONS[place])
-    return [ours, *([words.ABSENT if theirs is None else f"{theirs:.2f}"] if with_paper else [])]
+def _of_paper(row: RowFacts) -> Iterator[str]:
+    for region in REGIONS:
+        theirs = (row.paper or {}).get(region)
+        yield phrases.ABSENT if theirs is None else f"{theirs:.2f}"
 
 
-def _differences(spec: SpecFacts, result: Comparison, marks: dict[str, str]) -> Section:
-    title = f"Difference to the baseline ({spec.baseline})"
+def _differences(spec: SpecFacts, result: Comparison, marks: dict[str, str]) -> Iterator[Section]:
+    """What is said about methods, and apart from it what one seed each says about two trainings."""
+    title = f"Difference to the baseline ({spec.baseline})" if spec.family is None else "Declared comparisons"
     if not result.differences:
-        known = spec.baseline in {row.id for row in spec.rows}
-        why = "no other row has scores yet" if spec.baseline in result.figures else "it has no scores yet"
-        return Section(3, title, (f"None: {why if known else 'it is not among the rows asked for'}.",))
+        yield Section(3, title, (f"None: {_why_none(spec, result)}.",))
+        return
+    alone = [difference for difference in result.differences if difference.verdict == "one seed"]
+    others = [difference for difference in result.differences if difference.verdict != "one seed"]
+    text = (phrases.family(result, spec.family is not None), *left_out_lines(result))
+    if others or not alone:
+        yield _compared(spec, title, text, others, marks)
+        text = ()
+    if alone:
+        text += (
+            "One seed of each row, paired over patients: intervals and p say how far the patients agree on "
+            "these trained models. Another seed may turn every one of them round.",
+        )
+        yield _compared(spec, f"These two trainings only: {title[0].lower()}{title[1:]}", text, alone, marks)
+
+
+def _why_none(spec: SpecFacts, result: Comparison) -> str:
+    if spec.family is not None:
+        return "no declared comparison has both its rows here with scores"
+    if spec.baseline not in {row.id for row in spec.rows}:
+        return "it is not among the rows asked for"
+    return "no other row has scores yet" if spec.baseline in result.figures else "it has no scores yet"
+
+
+def left_out_lines(result: Comparison) -> tuple[str, ...]:
+    """Seeds, cases and rows that comparisons go without; a few by name."""
+    more = len(result.left_out) - NAMED
+    return (*result.left_out[:NAMED], *([f"And {more} more like these."] if more > 0 else []))
+
+
+def _compared(
+    spec: SpecFacts,
+    title: str,
+    text: tuple[str, ...],
+    differences: Sequence[Difference],
+    marks: dict[str, str],
+) -> Section:
     labels = {row.id: _label(row, marks, spec.baseline) for row in spec.rows}
-    head = ("Row", "Region", "Seeds", "Cases", "Δ", "95 % interval", "Δ paper", "p Wilcoxon", "p bootstrap")
-    figures_of_paper = {row.id: row.paper or {} for row in spec.rows}
-    body = tuple(
-        _difference(each, labels, published(figures_of_paper, each, spec.baseline))
-        for each in result.differences
+    paper = {row.id: row.paper or {} for row in spec.rows}
+    head = (
+        "Row",
+        "Region",
+        "Seeds",
+        "Patients",
+        "Δ",
+        "95 % interval",
+        "Δ paper",
+        "p",
+        "p adjusted",
+        "Verdict",
     )
-    shown = [row for row in spec.rows if row.id in {each.row for each in result.differences}]
-    table = Table((*head, "Verdict"), body, "llrrrrrrrl")
-    return Section(3, title, (strength_line(result),), table, _notes(shown, marks))
+    body = []
+    for difference in differences:
+        row, answer = labels[difference.row], difference.answer
+        if difference.against != spec.baseline:
+            row += f" − {labels[difference.against]}"
+        body.append(
+            (
+                row,
+                difference.region,
+                str(len(difference.seeds)),
+                str(difference.patients),
+                phrases.signed(difference.delta),
+                phrases.interval(difference),
+                phrases.signed(published(paper, difference)),
+                phrases.p_value(answer.p if answer else None),
+                phrases.p_value(answer.p_adjusted if answer else None),
+                phrases.verdict(difference, spec.margin),
+            )
+        )
+    named = {name for difference in differences for name in (difference.row, difference.against)}
+    notes = _notes([row for row in spec.rows if row.id in named - {spec.baseline}], marks)
+    return Section(3, title, text, Table(head, tuple(body), "llrrrrrrrl"), notes)
 
 
-def published(paper: Mapping[str, Mapping[str, float]], difference: Difference, baseline: str) -> float:
+def published(paper: Mapping[str, Mapping[str, float]], difference: Difference) -> float:
     """The same difference in the paper; NaN where it has none."""
-    ours, theirs = (paper.get(name, {}).get(difference.region) for name in (difference.row, baseline))
+    ours, theirs = (
+        paper.get(name, {}).get(difference.region) for name in (difference.row, difference.against)
+    )
     return math.nan if ours is None or theirs is None else ours - theirs
 
 
-def _difference(difference: Difference, labels: dict[str, str], published: float) -> tuple[str, ...]:
-    effect = difference.effect
-    interval = f"{words.signed(effect.low)} to {words.signed(effect.high)}" if effect else words.ABSENT
-    return (
-        labels[difference.row],
-        difference.region,
-        f"{difference.seeds[0]} / {difference.seeds[1]}",
-        str(difference.cases),
-        words.signed(difference.delta),
-        interval,
-        words.signed(published),
-        words.p_value(difference.p_wilcoxon),
-        words.p_value(difference.p_bootstrap),
-        words.verdict(difference),
-    )
+def one_seed_lines(spec: SpecFacts, result: Comparison) -> Iterator[str]:
+    """Where a row has one seed: how its patients spread, of this trained model alone."""
+    for row in spec.rows:
+        figures = result.figures.get(row.id)
+        if figures and figures.patients_low is not None and figures.patients_high is not None:
+            pairs = zip(REGIONS, figures.patients_low, figures.patients_high, strict=True)
+            spans = ", ".join(f"{region} {low:.2f} to {high:.2f}" for region, low, high in pairs)
+            yield f"{row.label}: one seed; 95 % over patients, for this trained model alone: {spans}."
 
 
 def order_lines(spec: SpecFacts, result: Comparison) -> Iterator[str]:
@@ -187,12 +259,12 @@ def order_lines(spec: SpecFacts, result: Comparison) -> Iterator[str]:
     if not result.agreement:
         yield "Kendall's τ: not to be had yet; it takes two rows with scores and figures of the paper."
         return
-    for each in result.agreement:
+    for order in result.agreement:
         yield (
-            f"{each.region}: Kendall's τ = {words.signed(each.tau)} "
-            f"({each.agreeing} of {each.pairs} pairs of rows in the paper's order, {each.rows} rows)"
+            f"{order.region}: Kendall's τ = {phrases.signed(order.tau)} "
+            f"({order.agreeing} of {order.pairs} pairs of rows in the paper's order, {order.rows} rows)"
         )
-    fewest = min(found.seeds for found in result.figures.values())
+    fewest = min(figures.seeds for figures in result.figures.values())
     yield (
         f"τ compares means alone, of {fewest} seed{'s' * (fewest != 1)} at the least: rows that differ by "
         "less than their spread stand in an order of chance."
@@ -206,65 +278,19 @@ def _cells(spec: SpecFacts, result: Comparison) -> Section:
     body = []
     for row in spec.rows:
         for cell in row.cells:
-            found = result.figures[row.id].per_seed[cell.seed] if cell.scored else None
-            dice = [words.ABSENT] * 3 if found is None else [f"{value:.2f}" for value in found]
+            dice = [phrases.ABSENT] * 3
+            if cell.scored:
+                dice = [f"{value:.2f}" for value in result.figures[row.id].per_seed[cell.seed]]
             body.append(
-                (row.id, str(cell.seed), cell.cell, cell.standing, cell.code, *dice, words.hours(cell.hours))
+                (
+                    row.id,
+                    str(cell.seed),
+                    cell.cell,
+                    cell.standing,
+                    cell.code,
+                    *dice,
+                    phrases.hours(cell.hours),
+                )
             )
     head = ("Row", "Seed", "Cell", "State", "Code", *(f"{region} %" for region in REGIONS), "Hours")
     return Section(3, "Cells", (), Table(head, tuple(body), "lllllrrrr"))
-
-
-def _detail(row: RowScores, found: Figures) -> Section:
-    """The 15 subsets of one row."""
-    head = [*MODALITIES, *(f"{region} %" for region in REGIONS), "ET500 %"]
-    head += [f"{region} HD95 mm" for region in REGIONS] if found.hd95 is not None else []
-    body = [
-        (*_present(subset), *_subset(found, place), *_others(found, place))
-        for place, subset in enumerate(SUBSETS)
-    ]
-    means = [
-        words.mean(
-            found.mean[place],
-            None if found.low is None else found.low[place],
-            None if found.high is None else found.high[place],
-        )
-        for place in range(3)
-    ]
-    body.append(("mean", "of", "15", "", *means, *_others(found, None)))
-    title = f"15 subsets: {row.label} ({row.id})"
-    seeds = "1 seed: no spread" if found.seeds == 1 else f"{found.seeds} seeds"
-    text = (f"{seeds}; {words.span(*found.cases)} cases.",)
-    notes = (f"{row.label}: {row.note}",) if row.note else ()
-    return Section(
-        4,
-        title,
-        text,
-        Table(tuple(head), tuple(body), "llll" + "r" * (len(head) - 4), last_apart=True),
-        notes,
-    )
-
-
-def _present(subset: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(PRESENT if modality in subset else MISSING for modality in MODALITIES)
-
-
-def _subset(found: Figures, place: int) -> list[str]:
-    low, high = found.subsets_low, found.subsets_high
-    return [
-        words.mean(
-            found.subsets[place, region],
-            None if low is None else low[place, region],
-            None if high is None else high[place, region],
-        )
-        for region in range(3)
-    ]
-
-
-def _others(found: Figures, place: int | None) -> list[str]:
-    """ET500 and HD95 of one subset, or their means over the 15."""
-    et500 = found.et500.mean() if place is None else found.et500[place]
-    if found.hd95 is None:
-        return [f"{et500:.2f}"]
-    distances = found.hd95.mean(axis=0) if place is None else found.hd95[place]
-    return [f"{et500:.2f}", *(f"{value:.2f}" for value in distances)]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from acdis.vocabulary import MODALITIES, REGIONS, SUBSETS, Subset, metric_name
+from acdis.evaluation.scores import Scores
+from acdis.report import phrases
+from acdis.vocabulary import FURTHER_METRICS, MODALITIES, REGIONS, SUBSETS, Subset, metric_name
 
 Row = tuple[str, ...]
-
-PRESENT, ABSENT = "●", "○"
 
 
 def columns(summary: Mapping[str, float]) -> list[tuple[str, str, str, float]]:
     """(heading, metric, region, factor): Dice and ET500 in per cent, HD95 in mm where it is there."""
-    found = [(f"{region} %", "dice", region, 100.0) for region in REGIONS]
-    found.append(("ET500 %", "dice_et500", "ET", 100.0))
-    found += [(f"{region} HD95 mm", "hd95", region, 1.0) for region in REGIONS]
-    return [column for column in found if metric_name(column[1], column[2]) in summary]
+    possible = [(f"{region} %", "dice", region, 100.0) for region in REGIONS]
+    possible.append(("ET500 %", "dice_et500", "ET", 100.0))
+    possible += [(f"{region} HD95 mm", "hd95", region, 1.0) for region in REGIONS]
+    return [column for column in possible if metric_name(column[1], column[2]) in summary]
 
 
 def header(summary: Mapping[str, float]) -> Row:
@@ -26,43 +26,71 @@ def header(summary: Mapping[str, float]) -> Row:
 
 def rows(summary: Mapping[str, float]) -> list[Row]:
     """One row per subset in the order of the paper's Table 1, then the mean over the 15."""
-    body = [(*_marks(subset), *_values(summary, subset)) for subset in SUBSETS]
+    body = [(*phrases.marks(subset), *_values(summary, subset)) for subset in SUBSETS]
     return [*body, ("mean", "of", "15", "", *_values(summary, None))]
 
 
-def markdown(summary: Mapping[str, float], title: str, notes: Sequence[str]) -> str:
-    """The table with a title above and notes below; padded, so that it can be read on a terminal as it is."""
-    table = [header(summary), *rows(summary)]
+def markdown(
+    summary: Mapping[str, float],
+    title: str,
+    notes: Sequence[str],
+    first: Sequence[str] = (),
+    beside: Sequence[Row] = ((),) * 17,
+) -> str:
+    """The table with a title above and notes below; padded, so that it can be read on a terminal as it is.
+
+    Args:
+        first: lines before everything else.
+        beside: more columns, line by line from the head on.
+    """
+    lines_of_it = zip([header(summary), *rows(summary)], beside, strict=True)
+    table = [(*ours, *more) for ours, more in lines_of_it]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     rule = [
         "-" * width if index < len(MODALITIES) else "-" * (width - 1) + ":"
         for index, width in enumerate(widths)
     ]
     lines = [_line(table[0], widths), _line(rule, widths), *(_line(row, widths) for row in table[1:])]
-    return "\n".join([f"# {title}", "", *lines, "", *notes, ""])
+    before = [text for line in first for text in (f"> **{line}**", "")]
+    return "\n".join([*before, f"# {title}", "", *lines, "", *further(summary), *notes, ""])
 
 
-def notes(cases: int, et_minimum: float) -> list[str]:
+def further(summary: Mapping[str, float]) -> list[str]:
+    """The metrics of `evaluation.metrics`, means over the 15 subsets; empty where none was named."""
+    lines = [
+        (metric, *(f"{summary[metric_name(metric, region)]:.3f}" for region in REGIONS))
+        for metric in FURTHER_METRICS
+        if metric_name(metric, REGIONS[0]) in summary
+    ]
+    if not lines:
+        return []
+    table = [("mean of 15", *REGIONS), ("---", *("---:" for _ in REGIONS)), *lines]
+    rules = [
+        rule for metric, rule in phrases.LESION_RULES.items() if metric_name(metric, REGIONS[0]) in summary
+    ]
+    return [
+        *("| " + " | ".join(row) + " |" for row in table),
+        "",
+        *(line for rule in rules for line in (rule, "")),
+    ]
+
+
+def notes(scores: Scores, et_minimum: float) -> list[str]:
     """What a reader must know to read the figures."""
+    cases, has_hd95 = len(scores.cases), scores.hd95 is not None
     return [
         (
             f"Mean over {cases} cases; the last row is the mean over the 15 subsets. "
             "One training, one seed: no spread can be given."
         ),
-        (
-            "Dice: both masks empty counts 100, an empty truth with any false "
-            "positive 0. HD95: both empty counts 0 mm, one empty 373.13 mm."
-        ),
+        "Dice: both masks empty counts 100, an empty truth with any false positive 0.",
+        *([f"{phrases.HD95_RULE[:-1]}; {phrases.penalties(scores.penalties, cases)}."] if has_hd95 else []),
         f"ET500: a predicted ET smaller than {et_minimum:g} mm³ is emptied before scoring.",
         (
             "Crop box and brain mask come from all four modalities, also where some "
             "are missing (the field's protocol)."
         ),
     ]
-
-
-def _marks(subset: Subset) -> Row:
-    return tuple(PRESENT if modality in subset else ABSENT for modality in MODALITIES)
 
 
 def _values(summary: Mapping[str, float], subset: Subset | None) -> Row:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from acdis import files
+from acdis import extras, files
 from acdis.errors import UserError
 from acdis.tracking import moved
 
@@ -28,6 +28,8 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+#: Who in MLflow logs what its database says.
+_DATABASE = "mlflow.store.db.utils"
 #: How SQLite says that a file is none of its own, or no longer.
 _DAMAGED = ("file is not a database", "malformed")
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
@@ -75,8 +77,9 @@ def open_store(uri: str) -> Any:
     from mlflow import MlflowClient
 
     # Migrations of a new store announce themselves; nobody can do anything with that.
-    for noisy in ("mlflow.store.db.utils", "alembic"):
+    for noisy in (_DATABASE, "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger(_DATABASE).addFilter(_is_not_raised)
     path = sqlite_path(uri)
     with store_lock(uri):
         if path is not None:
@@ -86,11 +89,37 @@ def open_store(uri: str) -> Any:
         return MlflowClient(tracking_uri=uri)
 
 
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    """What MLflow raises it logs as well, with a traceback, such as for a full disk; who is told says it."""
+    return not record.exc_info
+
+
+def without_mlflow(given: str | None) -> str | None:
+    """The line for a user whose MLflow is not installed; none where it is.
+
+    Args:
+        given: `tracking.uri`.
+
+    Raises:
+        UserError: it is not installed, and a store is named that only it can speak to.
+    """
+    if extras.installed("tracking"):
+        return None
+    for key, value in {
+        "tracking.uri": given,
+        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI"),
+    }.items():
+        if value:
+            extras.need("tracking", f"{key}: {public(value)}")
+    where = "what it would show stays in the cell's folder"
+    return f"MLflow is not installed: {where} ({extras.command('tracking')})"
+
+
 def check_store(uri: str, needed: bool = False) -> None:
     """Before anything is started: whether it is a store that this MLflow can use, or may be later.
 
     A server is not asked. What is away now may come back, and the journal waits for it; but no waiting helps
-    with a database of another MLflow's schema, or one that is damaged.
+    with a database of another MLflow's schema, or one that is damaged. Without MLflow nothing is asked.
 
     Args:
         needed: it must be usable now; a SQLite store is made if it is not there, or brought to its place.
@@ -98,13 +127,13 @@ def check_store(uri: str, needed: bool = False) -> None:
     Raises:
         UserError: it is not; how it is mended.
     """
-    if uri.startswith(("http", "databricks")):
+    if uri.startswith(("http", "databricks")) or not extras.installed("tracking"):
         return
     path = sqlite_path(uri)
     try:
-        found = None if path is not None and not path.exists() else _schema(uri)
-        if found is not None:
-            _compare(uri, found)
+        schema = None if path is not None and not path.exists() else _schema(uri)
+        if schema is not None:
+            _compare(uri, schema)
         read_only = path is not None and path.exists() and not moved.is_writable(path)
         if needed and uri.startswith("sqlite") and not read_only:
             open_store(uri)
@@ -134,23 +163,23 @@ def _schema(uri: str) -> str | None:
         engine.dispose()
 
 
-def _compare(uri: str, found: str) -> None:
+def _compare(uri: str, schema: str) -> None:
     from mlflow.store.db.utils import _get_latest_schema_revision
     from mlflow.store.db_migrations import versions
 
     expected = _get_latest_schema_revision()
-    if found == expected:
+    if schema == expected:
         return
     store = f"the MLflow store {public(uri)}"
-    known = any(path.name.startswith(f"{found}_") for path in Path(versions.__path__[0]).iterdir())
+    known = any(path.name.startswith(f"{schema}_") for path in Path(versions.__path__[0]).iterdir())
     if not known:
         raise UserError(
-            f"{store} is of a newer MLflow (schema {found}, this one has {expected}): install that one"
+            f"{store} is of a newer MLflow (schema {schema}, this one has {expected}): install that one"
         )
     program = Path(sys.executable).parent / "mlflow"
     upgrade = shlex.join([str(program) if program.exists() else "mlflow", "db", "upgrade", public(uri)])
     raise UserError(
-        f"{store} is of an older MLflow (schema {found}, not {expected}): copy it, then run {upgrade}"
+        f"{store} is of an older MLflow (schema {schema}, not {expected}): copy it, then run {upgrade}"
     )
 
 

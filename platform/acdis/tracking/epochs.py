@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,3 +29,16 @@ def history_entry(epoch: int, values: Mapping[str, float]) -> dict[str, Any]:
         "validation": under("validation/"),
     }
     return entry | ({"workers": int(values["workers"])} if "workers" in values else {})
+
+
+def times(epochs: Mapping[int, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """What `cells.hours_of` asks of a history, from what the journal says of each epoch; others are left out.
+
+    A training writes its history at its end: until then, and where it failed, its journal alone knows.
+    """
+    history: list[dict[str, Any]] = []
+    for values in epochs.values():
+        seconds, workers = values.get("epoch_seconds", math.nan), values.get("workers", math.nan)
+        if 0 <= seconds < 1e9:
+            history.append({"seconds": seconds} | ({"workers": int(workers)} if 1 <= workers < 1e6 else {}))
+    return history

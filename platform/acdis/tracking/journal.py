@@ -27,8 +27,8 @@ EPOCHS = "epochs.jsonl"
 
 #: MLflow's limits for one `log_batch`, and for the length of values (characters).
 MOST_ENTITIES = 1000
-#: Of a journal that is read, bytes, and of one of its lines, values: beyond, it is not one of ours.
-LARGEST, MOST_VALUES = 2**27, 10_000
+#: Of a journal that is read, bytes and lines, and of one of its lines, values: beyond, it is not one of ours.
+LARGEST, MOST_LINES, MOST_VALUES = 2**27, 250_000, 10_000
 MOST_PARAMS = MOST_TAGS = 100
 LONGEST = {"param": 6000, "tag": 8000}
 
@@ -58,14 +58,17 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
         self.path = self.folder / JOURNAL
         self._lock = threading.RLock()
         self._operations: list[Operation] = []
         self._offset = 0
         self._followed: os.stat_result | None = None
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise files.UnwritableError(self.path, error) from None
         self._repair()
         self._refresh()
         # A power cut may have taken lines that were already sent; what is written next must be sent again.
@@ -156,15 +159,29 @@ class Journal:
         self._operations += [_parse(line) for line in whole.split(b"\n")[:-1]]
 
 
+def _content(path: Path) -> bytes:
+    """Of a journal that somebody else may have written.
+
+    Raises:
+        OSError, TooLargeError: as `files.read`.
+    """
+    content = files.read(path, LARGEST)
+    if (lines := content.count(b"\n")) > MOST_LINES:
+        raise files.TooLargeError(f"holds {lines:,} lines, {MOST_LINES:,} at most")
+    return content
+
+
 def worker_lines(folder: Path) -> dict[int, bytes]:
     """By epoch, what a worker has told: whole lines; empty where there are none."""
     try:
-        lines = files.read(folder / EPOCHS, LARGEST).splitlines(keepends=True)
+        lines = _content(folder / EPOCHS).splitlines(keepends=True)
     except (OSError, files.TooLargeError):
         return {}
     told = [(line, _parse(line)) for line in lines if line.endswith(b"\n")]
-    found = {line["step"]: text for text, line in reversed(told) if line["op"] == "epoch" and "step" in line}
-    return dict(sorted(found.items()))
+    by_epoch = {
+        line["step"]: text for text, line in reversed(told) if line["op"] == "epoch" and "step" in line
+    }
+    return dict(sorted(by_epoch.items()))
 
 
 def _parse(line: bytes) -> Operation:
@@ -183,7 +200,7 @@ def _parse(line: bytes) -> Operation:
 def _read_sent(path: Path, lines: int) -> tuple[int, str | None, int]:
     """Lines sent, run, skipped. Whatever cannot be read means: send again, which changes nothing."""
     try:
-        content = files.json_of(files.read(path, files.TEXT))
+        content = files.read_json(path)
         return min(int(content["lines"]), lines), str(content["run"]), int(content["skipped"])
     except _UNREADABLE:
         return 0, None, 0
@@ -192,7 +209,7 @@ def _read_sent(path: Path, lines: int) -> tuple[int, str | None, int]:
 def waiting(folder: Path) -> int:
     """How many lines of the folder's journal were not sent; 0 where there is none. Quick: parses none."""
     try:
-        content = files.read(folder / JOURNAL, LARGEST)
+        content = _content(folder / JOURNAL)
     except (OSError, files.TooLargeError):
         return 0
     lines = content.count(b"\n")
@@ -211,16 +228,16 @@ def epochs_of(folder: Path) -> dict[int, dict[str, float]]:
     It is whole while the training runs and after a kill, whatever the server does.
     """
     try:
-        lines = files.read(folder / JOURNAL, LARGEST).split(b"\n")[:-1]
+        lines = _content(folder / JOURNAL).split(b"\n")[:-1]
     except (OSError, files.TooLargeError):
         lines = []
     told = [_parse(line) for line in [*lines, *worker_lines(folder).values()] if b'"epoch"' in line]
-    found = {
+    by_epoch = {
         int(line["step"]): {key: float(value) for key, value in line["values"].items()}
         for line in reversed(told)  # the first word on an epoch counts
         if line["op"] == "epoch"
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(by_epoch.items()))
 
 
 def encode_values(values: Mapping[str, float]) -> dict[str, float | str]:

@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from acdis import files
+
 ARTIFACTS = "mlartifacts"
 #: Where the store keeps addresses of artifacts.
 _PLACES = (
@@ -24,6 +26,8 @@ _PLACES = (
     ("model_versions", "source"),
     ("trace_tags", "value"),
 )
+#: How the folder of a copy begins, and what in it is held while the copy is used.
+_COPY, _LOCK = "acdis-store-", "lock"
 #: Seconds that another process may write meanwhile.
 _PATIENCE = 30.0
 
@@ -58,10 +62,16 @@ def settle(store: Path, place: Path) -> None:
 def readable(store: Path, place: Path) -> Iterator[Path]:
     """A copy of a store that cannot be written where it lies, for the time of the block.
 
+    What a killed process has left of its own is removed.
+
     Args:
         place: of its artifacts, which stay where they are.
     """
-    with tempfile.TemporaryDirectory(prefix="acdis-store-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=_COPY) as folder,
+        files.locked(Path(folder) / _LOCK),
+    ):
+        files.sweep_folders(Path(folder).parent.glob(f"{_COPY}*"), _LOCK)
         copy = Path(folder) / store.name
         for ending in ("", "-wal", "-journal"):  # what a killed process has left to be played back
             with contextlib.suppress(FileNotFoundError):
@@ -84,12 +94,12 @@ def _roots(database: sqlite3.Connection) -> list[str]:
     """Addresses of folders as we name them; MLflow's own end with the experiment's number."""
     if not _columns(database, "experiments"):
         return []
-    found = database.execute(
+    rows = database.execute(
         "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%' "
         "AND substr(artifact_location, -length(?)) = ?",
         (f"/{ARTIFACTS}", f"/{ARTIFACTS}"),
     )
-    return [str(location) for (location,) in found]
+    return [str(location) for (location,) in rows]
 
 
 def _has_moved(root: str, here: Path) -> bool:

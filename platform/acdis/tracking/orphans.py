@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from acdis import files, home
+from acdis import extras, files, home
 from acdis.tracking import open_store, public, sqlite_path
 from acdis.tracking.remote import CELL_TAG, SPEC_TAG, STATUSES
 from acdis.tracking.runs import RunTracker
@@ -44,7 +44,7 @@ def close_orphans(
         Names of the cells and specs.
     """
     path = sqlite_path(uri)
-    if path is not None and not path.exists():
+    if not extras.installed("tracking") or (path is not None and not path.exists()):
         return []
     closed: list[str] = []
     deadline = time.monotonic() + allowed(uri, patience)
@@ -103,8 +103,11 @@ def _end(where: Path, uri: str, experiment: str, name: str, tag: str, deadline: 
 
 def held(where: Path) -> int:
     """A lock that says "in use"; several may hold it. The file's descriptor."""
-    where.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(where / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(where / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise files.UnwritableError(where / "lock", error) from None
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # who asks `is_held` has it for a moment only
     return descriptor

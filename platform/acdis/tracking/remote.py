@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from acdis.tracking import experiment_id, open_store, public, store_lock, user_part
+from acdis.tracking.inputs import Data
 from acdis.tracking.journal import Entity, Journal, Operation, chunks, next_batch
 
 #: Which tag says whose run it is: a cell's, or a spec's, the parent of its cells' runs.
@@ -79,7 +80,7 @@ class Remote:
         with store_lock(self._uri):
             self._experiment_id = experiment_id(self._client, self._uri, self._experiment)
             times = (operation["time"] for operation in self._journal.operations() if operation["time"])
-            run = _found_or_made(
+            run = found_or_made(
                 self._client, self._experiment_id, self._mark, self._run_name, next(times, None), before
             )
         if before not in (None, run):
@@ -116,6 +117,8 @@ class Remote:
             return self._send_artifact(operation)
         if operation["op"] == "parent":
             return self._send_parent(operation)
+        if operation["op"] == "data":
+            return self._send_data(operation)
         return self._skip("a line that cannot be read", None)
 
     def _send_status(self, operation: Operation) -> int:
@@ -134,10 +137,23 @@ class Remote:
         """Make this run a child of the spec's run, which is made if this is the first to ask for it."""
         spec = str(operation["spec"])
         with store_lock(self._uri):
-            parent = _found_or_made(
+            parent = found_or_made(
                 self._client, self._experiment_id, (SPEC_TAG, spec), spec, operation["time"]
             )
         self._client.set_tag(self.run, PARENT_TAG, parent)
+        return 0
+
+    def _send_data(self, operation: Operation) -> int:
+        """An input of the run; one that it has already stays one."""
+        try:
+            data = Data(str(operation["name"]), str(operation["digest"]), int(operation["cases"]))
+        except (LookupError, TypeError, ValueError):
+            return self._skip("a line that cannot be read", None)
+        try:
+            self._client.log_inputs(self.run, [data.entity()])
+        except Exception as error:
+            self._unless_refused(error)
+            return self._skip(f"data {data.name}", error)
         return 0
 
     def _send_artifact(self, operation: Operation) -> int:
@@ -174,7 +190,7 @@ class Remote:
         return 1
 
 
-def _found_or_made(
+def found_or_made(
     client: Any, experiment: str | None, mark: Mark, name: str, start: int | None, before: str | None = None
 ) -> str:
     """Id of the run that bears the mark: `before` if it does, else the oldest, else a new one.
@@ -185,9 +201,9 @@ def _found_or_made(
     Args:
         start: of a new run, ms since 1970; none: now.
     """
-    found = marked(client, experiment, mark)
-    if found:
-        return before if before in found else found[0]
+    marked_runs = marked(client, experiment, mark)
+    if marked_runs:
+        return before if before in marked_runs else marked_runs[0]
     made = client.create_run(experiment, start_time=start, tags=dict([mark]), run_name=name).info.run_id
     others = [run for run in marked(client, experiment, mark) if run != made]
     if others:
@@ -199,10 +215,10 @@ def marked(client: Any, experiment: str | None, mark: Mark) -> list[str]:
     """Ids of the runs that bear the mark, the oldest first."""
     key, value = mark
     quote = '"' if "'" in value else "'"
-    found = client.search_runs(
+    runs = client.search_runs(
         [experiment], f"tags.`{key}` = {quote}{value}{quote}", order_by=["attributes.start_time ASC"]
     )
-    return [run.info.run_id for run in found]
+    return [run.info.run_id for run in runs]
 
 
 def _status(error: Exception) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from acdis import extras
 from acdis.tracking import check_uri, default_uri, open_store
 from acdis.tracking.journal import Journal, Operation, encode_values
 from acdis.tracking.remote import CELL_TAG, STATUSES, Remote
@@ -24,7 +25,8 @@ class RunTracker:
 
     Opened again on the same folder, after a kill too, it goes on with the same run and sends what was left.
     With `running=False` it does not set the run's status to RUNNING: to send what was left, or to add
-    scores to a run that has finished. Raises UserError for an unusable `uri`, OSError for a full disk.
+    scores to a run that has finished. Where MLflow is not installed nothing is sent: the journal waits.
+    Raises UserError for an unusable `uri`, OSError for a full disk.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class RunTracker:
         self._epochs: set[int] = set()
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
+        self._data: set[tuple[str, str]] = set()
         self._parent = ""
         self._status = ""
         self._scores: dict[tuple[str, int], float | str] = {}
@@ -53,7 +56,9 @@ class RunTracker:
             self._status = "RUNNING"
         self._remote = Remote(self._journal, uri, experiment, (tag, cell), name)
         self._sender = Sender(self._journal, self._remote)
-        self._sender.start()
+        self._sends = extras.installed("tracking")
+        if self._sends:
+            self._sender.start()
 
     def log_params(self, params: Mapping[str, str]) -> None:
         """Settings of the run. MLflow lets none change: the first value stays, with a warning."""
@@ -81,6 +86,11 @@ class RunTracker:
         tags = role_tags(roles)
         if any(self._tags.get(key) != value for key, value in tags.items()):
             self.log_tags(tags)
+
+    def log_data(self, name: str, digest: str, cases: int) -> None:
+        """A data set of the run, `training` or `testing`, by its fingerprint; once."""
+        if (name, digest) not in self._data:
+            self._tell("data", name=name, digest=digest, cases=cases)
 
     def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
         """Values at step `epoch`; ignored if the journal has that epoch, also from before a kill."""
@@ -110,6 +120,8 @@ class RunTracker:
     def close(self, timeout: float = 30.0) -> int:
         """`drain`, then end the thread. What is unsent stays on disk for the next tracker on this folder."""
         left = self._sender.drain(timeout)
+        if not self._sends:
+            return left
         self._sender.stop()
         if left:
             where = self._journal.path
@@ -154,6 +166,8 @@ class RunTracker:
             self._params = {**operation["values"], **self._params}
         elif op == "tags":
             self._tags.update(operation["values"])
+        elif op == "data":
+            self._data.add((str(operation.get("name")), str(operation.get("digest"))))
         elif op == "parent":
             self._parent = operation["spec"]
         elif op == "status":

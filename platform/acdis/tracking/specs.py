@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from acdis.files import sweep, write_bytes, write_json, write_text
+from acdis.files import UnwritableError, sweep, write_bytes, write_json, write_text
 from acdis.tracking.journal import JOURNAL, run_of, waiting
 from acdis.tracking.orphans import allowed, close_orphans, held, specs
 from acdis.tracking.remote import SPEC_TAG
@@ -20,6 +21,7 @@ __all__ = ["Link", "SpecTracker", "close_orphans", "settle"]
 
 #: The table of cells stands in the run's description up to this many characters (MLflow takes 8,000 a tag).
 LONGEST_NOTE = 6000
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,11 @@ def settle(links: Sequence[Link], uri: str, experiment: str, patience: float = 5
     for link in {link.cell: link for link in links}.values():
         if not (link.folder / JOURNAL).exists() or (not waiting(link.folder) and _knows_roles(link)):
             continue
-        tracker = RunTracker(link.folder, uri, experiment, link.cell, link.cell, running=False)
+        try:
+            tracker = RunTracker(link.folder, uri, experiment, link.cell, link.cell, running=False)
+        except UnwritableError as error:  # somebody else's, which is done
+            log.warning("%s", error)
+            continue
         tracker.log_roles(link.roles)
         left += tracker.close(max(0.0, deadline - time.monotonic()))
     return left

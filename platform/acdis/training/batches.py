@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from acdis.data.entry import Entry
 from acdis.data.loader import Samples, epoch_batches, iterations_per_epoch
+from acdis.data.prepared_case import Entry
 from acdis.methods.base import Batch
-from acdis.training.run import Run
+from acdis.training.run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Cases:
     validation: Sequence[Entry] = ()
 
 
-def batches(run: Run, cases: Cases, epoch: int) -> Generator[Samples, None, None]:
+def batches(run: TrainingRun, cases: Cases, epoch: int) -> Generator[Samples, None, None]:
     """This process's share of each batch of an epoch, counted from 0; closing it ends its threads."""
     experiment = run.experiment
     yield from epoch_batches(
@@ -35,10 +35,11 @@ def batches(run: Run, cases: Cases, epoch: int) -> Generator[Samples, None, None
         world=run.group.world,
         threads=experiment.scaling.loader_threads,
         sample_subsets=run.method.sample_subsets,
+        pinned=run.group.device.type == "cuda",
     )
 
 
-def steps_per_epoch(run: Run, cases: Cases) -> int:
+def steps_per_epoch(run: TrainingRun, cases: Cases) -> int:
     """Optimiser steps of an epoch."""
     settings = run.experiment.training
     return iterations_per_epoch(len(cases.train), settings.batch_size, settings.iterations)
@@ -46,11 +47,13 @@ def steps_per_epoch(run: Run, cases: Cases) -> int:
 
 def as_batch(samples: Samples, device: torch.device) -> Batch:
     """The samples on the device, as the methods want them."""
+    later = device.type == "cuda"  # from pinned memory, see the loader: the next kernels may be asked for
+    images = samples.images.to(device, non_blocking=later)
     return Batch(
-        images=samples.images.to(device, memory_format=torch.channels_last_3d),
-        labels=samples.labels.to(device).long(),  # an eighth of the bytes goes to the device
-        available=samples.available.to(device),
-        origin=samples.origin.to(device),
-        flips=samples.flips.to(device),
+        images=images.contiguous(memory_format=torch.channels_last_3d),
+        labels=samples.labels.to(device, non_blocking=later).long(),  # an eighth of the bytes goes there
+        available=samples.available.to(device, non_blocking=later),
+        origin=samples.origin.to(device, non_blocking=later),
+        flips=samples.flips.to(device, non_blocking=later),
         keys=samples.keys,
     )

@@ -39,7 +39,12 @@ def save(path: Path, state: dict[str, Any], keep: Path | None = None) -> None:
         keep: where the old file goes; none: nowhere.
     """
     with files.replacing(path, keep=keep) as stream:
-        torch.save(state, stream)
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:  # torch's own, of a file that the disk has taken half of
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -66,7 +71,7 @@ def _inspect(path: Path) -> None:
     """Raise on a file that `save` cannot have written; it is read to its end, and nothing is made of it."""
     if path.exists() and not path.is_file():
         raise ValueError("it is no file")  # a device may have no end
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb", buffering=0) as stream, files.archive(stream) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("its entries are compressed")

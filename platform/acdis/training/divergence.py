@@ -11,8 +11,8 @@ import torch
 from acdis.data.loader import Samples
 from acdis.networks.batch_norm import statistics
 from acdis.training.batches import as_batch
-from acdis.training.run import Run
-from acdis.training.spread import autocast
+from acdis.training.global_batch import autocast
+from acdis.training.run import TrainingRun
 
 Values = Mapping[str, float]
 
@@ -28,7 +28,7 @@ class _Finding(TypedDict):
     alone: dict[str, dict[str, float]]
 
 
-def stop_if_diverged(run: Run, samples: Samples, values: Values, epoch: int) -> None:
+def stop_if_diverged(run: TrainingRun, samples: Samples, values: Values, epoch: int) -> None:
     """Raise on all processes if the loss of one is not finite.
 
     They decide together: one that waited for another's gradients would wait for ever. Dice sums are shared,
@@ -43,7 +43,9 @@ def stop_if_diverged(run: Run, samples: Samples, values: Values, epoch: int) -> 
         Diverged: with terms, cases and the epoch, counted from 1.
     """
     here = not math.isfinite(values["loss"])
-    if not run.group.add(torch.tensor(float(here))).item():
+    if run.group.world > 1:
+        here = bool(run.group.add(torch.tensor(float(here))).item())
+    if not here:
         return
     alone: dict[str, dict[str, float]] = {name: {} for name in samples.names}
     for sample in samples:  # a case may be in a batch twice
@@ -55,14 +57,14 @@ def stop_if_diverged(run: Run, samples: Samples, values: Values, epoch: int) -> 
 def _sentence(findings: Sequence[_Finding], epoch: int) -> str:
     cases = {name: terms for finding in findings for name, terms in finding["alone"].items()}
     guilty = [name for name, terms in cases.items() if terms]
-    found = [cases[name] for name in guilty] or [finding["batch"] for finding in findings]
-    terms = {name: value for values in found for name, value in values.items()}
+    not_finite = [cases[name] for name in guilty] or [finding["batch"] for finding in findings]
+    terms = {name: value for values in not_finite for name, value in values.items()}
     value = "NaN" if any(map(math.isnan, terms.values())) else "infinite"
     named = ", ".join(guilty) or f"{', '.join(cases)} (together; each alone is finite)"
     return f"the loss became {value} in term {', '.join(terms)}, case {named}, epoch {epoch + 1}"
 
 
-def _terms_alone(run: Run, sample: Samples, epoch: int) -> dict[str, float]:
+def _terms_alone(run: TrainingRun, sample: Samples, epoch: int) -> dict[str, float]:
     """Terms that are not finite when this process computes one sample without the others."""
     lonely = statistics(counted=False, together=False)  # the others may have more samples to try, or fewer
     with torch.no_grad(), lonely, autocast(run.group.device, run.dtype):

@@ -37,6 +37,13 @@ class Step:
     loss: float
 
 
+@dataclass(frozen=True)
+class Saving:
+    """Just before an epoch's checkpoint is written: who may no longer write raises. Epochs count from 1."""
+
+    epoch: int
+
+
 class EpochEntry(TypedDict):
     """An `EpochEnd` as plain values."""
 
@@ -89,5 +96,5 @@ class Scoring:
     cases: int
 
 
-Event = Projection | Step | EpochEnd | Scoring
+Event = Projection | Step | Saving | EpochEnd | Scoring
 Emit = Callable[[Event], None]

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
+from acdis import methods
 from acdis.config import Experiment
 from acdis.errors import UserError
 from acdis.training import preflight
 from acdis.training.batches import Cases, batches, steps_per_epoch
+from acdis.training.checkpoints import Checkpoints
 from acdis.training.divergence import Diverged
 from acdis.training.events import Emit, EpochEnd, Event, Step
 from acdis.training.group import Group
@@ -23,12 +25,10 @@ from acdis.training.run import (
     BEST,
     LAST,
     STATE,
-    Run,
+    TrainingRun,
     begin,
     final_state,
-    keep_best,
     new_method,
-    save,
     settle,
 )
 from acdis.training.step import optimiser_step
@@ -42,7 +42,7 @@ __all__ = [
     "Cases",
     "Diverged",
     "Emit",
-    "Run",
+    "TrainingRun",
     "begin",
     "final_state",
     "new_method",
@@ -52,18 +52,18 @@ __all__ = [
 ]
 
 
-def train(experiment: Experiment, cases: Cases, folder: Path, group: Group, emit: Emit) -> Run:
-    """Train to the last epoch, from `folder`'s checkpoint if it holds one.
+def train(experiment: Experiment, cases: Cases, folder: Path, group: Group, emit: Emit) -> TrainingRun:
+    """Train to the last epoch, from `folder`'s checkpoint if it holds one; no epoch where parents are all.
 
     Args:
         experiment: with the method's options resolved and precision not `auto`.
         folder: where `last.pt` (and `best.pt`) stand; shared by all processes of the group.
-        emit: called on rank 0; at the end of an epoch on every rank, together.
+        emit: called on rank 0; of an epoch whose checkpoint is on the disk on every rank, together.
 
     Raises:
         Diverged: a term of the loss is not finite.
-        UserError: a step does not fit the memory, the checkpoints are damaged or belong to another model, or
-            the best weights are asked for without a case to validate on.
+        UserError: a step does not fit the memory, the checkpoints are damaged, belong to another model or
+            differ between ranks, or the best weights are asked for without a case to validate on.
     """
     if experiment.training.selection == "best" and not cases.validation:
         raise UserError(
@@ -71,16 +71,14 @@ def train(experiment: Experiment, cases: Cases, folder: Path, group: Group, emit
         )
     tell: Emit = emit if group.leads else _nobody
     run = begin(experiment, folder, group)
-    if run.epoch < experiment.training.epochs:
+    epochs = 0 if methods.put_together(experiment) else experiment.training.epochs
+    if run.epoch < epochs:
         tell(preflight.project(run, cases))
-    for epoch in range(run.epoch, experiment.training.epochs):
-        entry = _epoch(run, cases, epoch, tell)
-        run.history.append(entry.as_dict())
-        keep_best(run, entry, folder)
-        if group.leads:
-            save(run, folder)
-        group.wait()
-        emit(entry)
+    with Checkpoints(run, folder, emit) as checkpoints:
+        for epoch in range(run.epoch, epochs):
+            entry = _epoch(run, cases, epoch, tell, checkpoints)
+            run.history.append(entry.as_dict())
+            checkpoints.after_epoch(entry)
     return run
 
 
@@ -88,7 +86,7 @@ def _nobody(event: Event) -> None:
     """Who listens on the ranks that do not lead."""
 
 
-def _epoch(run: Run, cases: Cases, epoch: int, tell: Emit) -> EpochEnd:
+def _epoch(run: TrainingRun, cases: Cases, epoch: int, tell: Emit, checkpoints: Checkpoints) -> EpochEnd:
     """One pass over the cases, then the validation if it is due; `epoch` counts from 0."""
     start = time.perf_counter()
     epochs = run.experiment.training.epochs
@@ -104,10 +102,11 @@ def _epoch(run: Run, cases: Cases, epoch: int, tell: Emit) -> EpochEnd:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / steps
             tell(Step(epoch + 1, epochs, number, steps, terms["loss"]))
+            checkpoints.after_step(number)
     means = _average(sums, run.group)
     seconds = time.perf_counter() - start
-    found = validate(run, cases.validation, epoch, tell)
-    return EpochEnd(epoch + 1, epochs, means, rate, seconds, found, run.group.world)
+    validation = validate(run, cases.validation, epoch, tell)
+    return EpochEnd(epoch + 1, epochs, means, rate, seconds, validation, run.group.world)
 
 
 def _average(values: dict[str, float], group: Group) -> dict[str, float]:

@@ -59,6 +59,23 @@ def check(precision: str, device: torch.device) -> None:
         )
 
 
+def set_up(device: torch.device, deterministic: bool) -> None:
+    """How a GPU computes in this process: fp32 is fp32 (no TF32), cuDNN chooses its algorithms by trying.
+
+    Args:
+        deterministic: only algorithms that give the same bits each time, where there are such; slower. Of the
+            others torch warns, by name.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+
+
 def autocast_dtype(precision: str) -> torch.dtype | None:
     """For `torch.autocast`; none: leave it off."""
     import torch

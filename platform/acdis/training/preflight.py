@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import torch
 
-from acdis import machine
+from acdis import machine, methods
 from acdis.config import Experiment
 from acdis.data.loader import Samples
 from acdis.errors import UserError
 from acdis.methods.base import Method
-from acdis.training import restored
+from acdis.training import checkpoint_contents
 from acdis.training.batches import Cases, batches, steps_per_epoch
 from acdis.training.events import Projection
-from acdis.training.run import Run
+from acdis.training.run import TrainingRun
 from acdis.training.step import accumulate
 
 Sides = tuple[int, ...]
@@ -30,7 +30,7 @@ USABLE = 0.95
 _SMALLEST = 16  # voxels: no side of a crop is cut below this
 
 
-def project(run: Run, cases: Cases) -> Projection:
+def project(run: TrainingRun, cases: Cases) -> Projection:
     """Measure a step of the costliest epoch on real crops; its gradients are thrown away, nothing is changed.
 
     Raises:
@@ -47,7 +47,7 @@ def project(run: Run, cases: Cases) -> Projection:
     return Projection(run.epoch, settings.epochs, seconds, remaining, peak)
 
 
-def check_memory(run: Run, samples: Samples) -> None:
+def check_memory(run: TrainingRun, samples: Samples) -> None:
     """Refuse a step that cannot fit, without running it: on a CPU the kernel kills the process that tries.
 
     On a GPU the full step itself is the check. All processes of the group are refused together.
@@ -60,21 +60,21 @@ def check_memory(run: Run, samples: Samples) -> None:
     need = predicted_peak(run, samples) - machine.resident() + _optimiser_bytes(run)
     free = machine.free()
     neighbours = run.group.gather([socket.gethostname()]).count(socket.gethostname())
-    each = f" for each of {neighbours} processes" if neighbours > 1 else ""
-    detail = f"about {need / 2**30:.1f} GiB{each}, {free / 2**30:.1f} GiB are free"
+    per_process = f" for each of {neighbours} processes" if neighbours > 1 else ""
+    detail = f"about {need / 2**30:.1f} GiB{per_process}, {free / 2**30:.1f} GiB are free"
     refusals = run.group.gather([detail] if need * neighbours > USABLE * free else [])
     if refusals:
         raise out_of_memory(run.experiment, refusals[0])
 
 
-def predicted_peak(run: Run, samples: Samples) -> int:
+def predicted_peak(run: TrainingRun, samples: Samples) -> int:
     """Resident memory at the peak of a step, bytes, from steps on two smaller crops.
 
     What a step holds beside weights, gradients and libraries is activations, which are linear in voxels: the
     line through two sizes goes on to the crop's. A crop too small to be cut is no danger: what is held now.
     """
     crop = samples.labels.shape[1:]
-    small, larger = pieces_of(crop)
+    small, larger = pieces_of(crop, *crop_rule(run.experiment))
     if small == larger:
         return machine.resident()
     costly = _costliest(run.method, samples, run.experiment.training.epochs - 1)
@@ -84,16 +84,28 @@ def predicted_peak(run: Run, samples: Samples) -> int:
     return int(high + per_voxel * (_volume(crop) - _volume(larger)))
 
 
-def pieces_of(crop: Sequence[int]) -> tuple[Sides, Sides]:
-    """Two smaller crops: every side halved that stays long enough, and the same with one of them whole."""
-    small = tuple(side // 2 if side // 2 >= _SMALLEST else side for side in crop)
+def crop_rule(experiment: Experiment) -> tuple[int, int]:
+    """What sides the method takes, see `MethodOptions.crop_rule`."""
+    return methods.validate(experiment.method.name, experiment.method.options).crop_rule()
+
+
+def pieces_of(crop: Sequence[int], step: int = 1, least: int = _SMALLEST) -> tuple[Sides, Sides]:
+    """Two smaller crops: every side halved that stays long enough, and the same with one of them whole.
+
+    Args:
+        step, least: what the method takes: multiples of the first, voxels; the second at least.
+    """
+    halves = (side // 2 // step * step for side in crop)
+    small = tuple(
+        half if half >= max(_SMALLEST, least) else side for half, side in zip(halves, crop, strict=True)
+    )
     for axis, (half, whole) in enumerate(zip(small, crop, strict=True)):
         if half < whole:
             return small, (*small[:axis], whole, *small[axis + 1 :])
     return small, small
 
 
-def measure(run: Run, samples: Samples) -> tuple[float, int]:
+def measure(run: TrainingRun, samples: Samples) -> tuple[float, int]:
     """Seconds and peak bytes of a full step, the second of two: the first one warms up.
 
     Raises:
@@ -127,7 +139,7 @@ def out_of_memory(experiment: Experiment, detail: str) -> UserError:
 
 
 @contextmanager
-def _untouched(run: Run) -> Iterator[None]:
+def _untouched(run: TrainingRun) -> Iterator[None]:
     """In training mode; afterwards gradients and buffers are as they were."""
     before = {name: buffer.clone() for name, buffer in run.method.named_buffers()}
     run.model.train()
@@ -140,7 +152,7 @@ def _untouched(run: Run) -> Iterator[None]:
                 buffer.copy_(before[name])
 
 
-def _peak_of(run: Run, samples: Samples, sides: Sides) -> int:
+def _peak_of(run: TrainingRun, samples: Samples, sides: Sides) -> int:
     """Peak bytes of resident memory in a step on a corner of the crops."""
     d, h, w = sides
     cut = replace(samples, images=samples.images[..., :d, :h, :w], labels=samples.labels[:, :d, :h, :w])
@@ -149,7 +161,7 @@ def _peak_of(run: Run, samples: Samples, sides: Sides) -> int:
     return machine.peak()
 
 
-def _step(run: Run, samples: Samples) -> None:
+def _step(run: TrainingRun, samples: Samples) -> None:
     """A step of the last epoch, when every block is active, without its consequences. NaN is no concern here:
     the epoch that meets it says so."""
     accumulate(run, samples, run.experiment.training.epochs - 1, watched=False)
@@ -165,10 +177,10 @@ def _costliest(method: Method, samples: Samples, epoch: int) -> Samples:
     return replace(samples, available=fewest.expand(len(samples), -1))
 
 
-def _optimiser_bytes(run: Run) -> int:
+def _optimiser_bytes(run: TrainingRun) -> int:
     """What the optimisers take at their first step: of Adam two numbers per weight, three with amsgrad."""
     return sum(
-        weight.nbytes * len(restored.state_of(optimiser, group).like_weights)
+        weight.nbytes * len(checkpoint_contents.state_of(optimiser, group).like_weights)
         for optimiser in run.optimisers.values()
         for group in optimiser.param_groups
         for weight in group["params"]

@@ -21,8 +21,8 @@ from acdis import files, methods
 from acdis.config import Experiment
 from acdis.errors import UserError
 from acdis.methods.base import MAIN, Method
-from acdis.networks.unet import set_checkpointing
-from acdis.training import checkpoint, precision, restored
+from acdis.networks.block import set_checkpointing
+from acdis.training import checkpoint, checkpoint_contents, precision
 from acdis.training.events import EpochEnd, EpochEntry
 from acdis.training.group import Group
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """The state of one training: what a checkpoint holds, and what it trains with.
 
     Attributes:
@@ -62,33 +62,50 @@ class Run:
         return len(self.history)
 
 
-def begin(experiment: Experiment, folder: Path, group: Group) -> Run:
+def begin(experiment: Experiment, folder: Path, group: Group) -> TrainingRun:
     """A run at its first epoch, or where the checkpoint in `folder` left it; if damaged, the one before.
 
     Parents (`method.parents`) are cells beside `folder`: what the method adopts of them comes first.
 
     Raises:
-        UserError: the checkpoints are damaged, or one belongs to another model, or the device lacks bf16.
+        UserError: the checkpoints are damaged, one belongs to another model, the ranks have different ones,
+            or the device lacks bf16; a parent has no weights, or such that do not fit.
     """
     settings = experiment.training
     precision.check(settings.precision, group.device)
     method = new_method(experiment)
     for role, parent in experiment.method.parents.items():
-        method.adopt(role, checkpoint.load(folder.parent / parent / WEIGHTS))
+        _adopt(method, role, folder.parent / parent)
     method.to(group.device)
     method.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     set_checkpointing(method, experiment.scaling.activation_checkpointing)
     # Kernels of one input channel or one voxel are the same in both orders of memory, so strides of weight
     # and gradient differ now and then; DDP warns that it copies those few numbers.
     warnings.filterwarnings("ignore", message="Grad strides do not match")
-    # Blocks that are not active yet have no gradient, hence find_unused_parameters.
-    model = DistributedDataParallel(method, find_unused_parameters=True) if group.world > 1 else method
+    model = _spread(method) if group.world > 1 else method
     dtype = precision.autocast_dtype(settings.precision)
-    run = Run(experiment, method, model, method.optimisers(settings), group, dtype)
+    run = TrainingRun(experiment, method, model, method.optimisers(settings), group, dtype)
     if group.leads:
         files.sweep(folder)
     _restore(run, folder)
+    _check_ranks(run, folder)
     return run
+
+
+def _spread(method: Method) -> DistributedDataParallel:
+    """Blocks that are not active yet have no gradient, hence `find_unused_parameters`."""
+    return DistributedDataParallel(method, find_unused_parameters=True, gradient_as_bucket_view=True)
+
+
+def _adopt(method: Method, role: str, parent: Path) -> None:
+    if not (parent / WEIGHTS).exists():
+        raise UserError(
+            f"method.parents.{role}: {parent.name} has no weights: it failed, or is not trained yet"
+        )
+    try:
+        method.adopt(role, checkpoint.load(parent / WEIGHTS))
+    except UserError as error:
+        raise UserError(f"method.parents.{role}: {parent.name}: {error}") from None
 
 
 def new_method(experiment: Experiment) -> Method:
@@ -98,7 +115,7 @@ def new_method(experiment: Experiment) -> Method:
         return methods.build(experiment.method.name, **experiment.method.options)
 
 
-def settle(run: Run, epochs: float) -> float:
+def settle(run: TrainingRun, epochs: float) -> float:
     """Set what the method's schedule gives after so many epochs, in every optimiser.
 
     Returns:
@@ -112,42 +129,50 @@ def settle(run: Run, epochs: float) -> float:
     return rate
 
 
-def save(run: Run, folder: Path) -> None:
-    """Write the checkpoint of the epochs that are done; the one before it is kept too."""
-    state = {
+def state_of(run: TrainingRun) -> dict[str, Any]:
+    """What a checkpoint holds, of the epochs that are done; the tensors are the run's own."""
+    return {
         "method": run.method.state_dict(),
         "optimisers": {name: optimiser.state_dict() for name, optimiser in run.optimisers.items()},
         "history": json.dumps(run.history),
-        "best": run.best,
+        "best": dict(run.best),
         "version": run.method.version,
     }
+
+
+def write(folder: Path, state: dict[str, Any], best: dict[str, Tensor] | None = None) -> None:
+    """Write a checkpoint; the one before it is kept too.
+
+    Args:
+        best: the weights of an epoch in it that was the best so far; they are written first.
+    """
+    if best is not None:
+        checkpoint.save(folder / BEST, best)
     checkpoint.save(folder / LAST, state, keep=folder / BEFORE)
 
 
-def keep_best(run: Run, entry: EpochEnd, folder: Path) -> None:
-    """With `training.selection` 'best': keep the weights of the (first) best validated epoch."""
+def is_best(run: TrainingRun, entry: EpochEnd) -> bool:
+    """With `training.selection` 'best': whether this is the (first) best validated epoch."""
     dice = entry.validation.get("dice/mean")
     if run.experiment.training.selection != "best" or dice is None:
-        return
-    if dice > run.best.get("dice", -1.0):
-        run.best = {"dice": dice, "epoch": float(entry.epoch)}
-        if run.group.leads:
-            checkpoint.save(folder / BEST, run.method.inference_state())
+        return False
+    return dice > run.best.get("dice", -1.0)
 
 
-def final_state(run: Run, folder: Path) -> dict[str, Tensor]:
-    """The weights that `training.selection` asks for, for inference."""
+def final_state(run: TrainingRun, folder: Path) -> dict[str, Tensor]:
+    """The weights that `training.selection` asks for, for inference and for cells that start from them."""
     if run.experiment.training.selection == "best":
         return checkpoint.load(folder / BEST, run.group.device)
-    return run.method.inference_state()
+    return run.method.kept_state()
 
 
-def _restore(run: Run, folder: Path) -> None:
+def _restore(run: TrainingRun, folder: Path) -> None:
     """A process that was killed between two renamings leaves only the checkpoint before the last."""
     there = [path for path in (folder / LAST, folder / BEFORE) if path.exists()]
     for path in there:
         try:
-            state = checkpoint.load(path, run.group.device)
+            # To the CPU: Adam counts its steps there, and a count on a GPU is waited for at every step.
+            state = checkpoint.load(path)
         except checkpoint.Damaged as error:
             if path == there[-1]:
                 raise
@@ -159,15 +184,26 @@ def _restore(run: Run, folder: Path) -> None:
             return
 
 
-def _take_over(run: Run, state: dict[str, Any], path: Path) -> None:
+def _check_ranks(run: TrainingRun, folder: Path) -> None:
+    """Ranks that go on from different epochs would average weights that do not belong together."""
+    done = run.group.gather([run.epoch])
+    if len(set(done)) > 1:
+        by_rank = ", ".join(f"rank {rank} {epochs}" for rank, epochs in enumerate(done))
+        raise UserError(
+            f"{folder}: different checkpoints (epochs done: {by_rank}); every node must see "
+            "the same ACDIS_HOME"
+        )
+
+
+def _take_over(run: TrainingRun, state: dict[str, Any], path: Path) -> None:
     try:
         _check_version(state["version"], run.method.version)
         run.method.load_state_dict(state["method"])
         scheduled = run.method.settings_at(0.0, run.experiment.training)
         for name, optimiser in run.optimisers.items():
-            restored.load_optimiser(optimiser, state["optimisers"][name], scheduled[name])
-        run.history = restored.history(state["history"], run.experiment.training.epochs)
-        run.best = restored.best(state["best"])
+            checkpoint_contents.load_optimiser(optimiser, state["optimisers"][name], scheduled[name])
+        run.history = checkpoint_contents.history(state["history"], run.experiment.training.epochs)
+        run.best = checkpoint_contents.best(state["best"])
     except (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(
@@ -175,6 +211,6 @@ def _take_over(run: Run, state: dict[str, Any], path: Path) -> None:
         ) from None
 
 
-def _check_version(found: Any, here: int) -> None:
-    if found != here:
-        raise ValueError(f"of the method's version {found}, this is version {here}")
+def _check_version(version: Any, here: int) -> None:
+    if version != here:
+        raise ValueError(f"of the method's version {version}, this is version {here}")

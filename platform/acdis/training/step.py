@@ -10,11 +10,11 @@ from acdis.data.loader import Samples
 from acdis.methods.base import Method, Terms
 from acdis.training.batches import as_batch
 from acdis.training.divergence import stop_if_diverged
-from acdis.training.run import Run
-from acdis.training.spread import losses_of, total
+from acdis.training.global_batch import losses_of, total
+from acdis.training.run import TrainingRun
 
 
-def optimiser_step(run: Run, samples: Samples, epoch: int) -> dict[str, float]:
+def optimiser_step(run: TrainingRun, samples: Samples, epoch: int) -> dict[str, float]:
     """One step on this process's share of the global batch; returns the terms and their sum, `loss`.
 
     Args:
@@ -31,7 +31,7 @@ def optimiser_step(run: Run, samples: Samples, epoch: int) -> dict[str, float]:
     return values
 
 
-def accumulate(run: Run, samples: Samples, epoch: int, watched: bool = True) -> dict[str, float]:
+def accumulate(run: TrainingRun, samples: Samples, epoch: int, watched: bool = True) -> dict[str, float]:
     """Forward and backward over the accumulation steps; gradients of the global batch's loss stay in `.grad`.
 
     Args:
@@ -48,16 +48,21 @@ def accumulate(run: Run, samples: Samples, epoch: int, watched: bool = True) -> 
     batch_size = run.experiment.training.batch_size
     cut = pieces_of(run.experiment, len(samples), run.group.world)
     pieces = [as_batch(samples[piece], run.group.device) for piece in cut]
-    values: dict[str, float] = {}
+    by_piece: list[dict[str, Tensor]] = []
+    weights: list[float] = []
     forward = losses_of(run.model, pieces, epoch, run.group, run.dtype, batch_size)
     for piece, losses in zip(cut, forward, strict=True):
         # The mean over the ranks of what is added up here weighs each sample the same, also in uneven shares.
         weight = batch_size / ((piece.stop - piece.start) * run.group.world)
         loss = total(losses)
-        terms = _as_floats(losses, loss, run.method)
+        (loss / weight).backward()
+        by_piece.append(_named(losses, loss, run.method))
+        weights.append(weight)
+    values: dict[str, float] = {}
+    for names, piece_values, weight in zip(map(tuple, by_piece), _as_floats(by_piece), weights, strict=True):
+        terms = dict(zip(names, piece_values, strict=True))
         if watched:
             stop_if_diverged(run, samples, terms, epoch)
-        (loss / weight).backward()
         for name, value in terms.items():
             values[name] = values.get(name, 0.0) + value / weight
     return values
@@ -82,9 +87,14 @@ def pieces_of(experiment: Experiment, share: int, world: int) -> list[slice]:
     return cut
 
 
-def _as_floats(losses: Terms, loss: Tensor, method: Method) -> dict[str, float]:
-    """Terms, diagnostics and the sum in one transfer from the device."""
+def _named(losses: Terms, loss: Tensor, method: Method) -> dict[str, Tensor]:
+    """Terms, diagnostics and the sum, still on the device."""
     named = {"loss": loss} | {name: term for terms in losses.values() for name, term in terms.items()}
-    named |= method.diagnostics
-    values = torch.stack([value.detach().float().reshape(()) for value in named.values()]).tolist()
-    return dict(zip(named, values, strict=True))
+    return {name: value.detach() for name, value in (named | method.diagnostics).items()}
+
+
+def _as_floats(by_piece: list[dict[str, Tensor]]) -> list[list[float]]:
+    """The values of each piece in one transfer: a step waits for its device once, when all is on its way."""
+    values = [value.float().reshape(()) for piece in by_piece for value in piece.values()]
+    flat = iter(torch.stack(values).tolist())
+    return [[next(flat) for _ in piece] for piece in by_piece]

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acdis import home
-from acdis.ablation.cells import Cell
-from acdis.ablation.members import Member, generations
-from acdis.ablation.pace import clock
-from acdis.ablation.survey import Standing, survey
-from acdis.cluster import session
-from acdis.cluster.session import Room
-from acdis.cluster.train import Job, TrainingFailed, TrainingStopped, launch
-from acdis.cluster.tune import run_all
-from acdis.errors import UserError
-from acdis.files import write_text
-from acdis.tracking.lineage import lineage
-from acdis.verbs.cell import BEFORE_SECONDS, check_parents, complete, tracker_of
-from acdis.verbs.crowd import BUSY, Crowd
-from acdis.verbs.parents import parents
-from acdis.verbs.progress import Display
-from acdis.verbs.specs import open_specs
-from acdis.verbs.train import job_of, where_to_look
-
-#: How often cells are taken over that another process has left.
-ROUNDS = 5
+from acdis import extras, home
+from acdis.terminal.progress import Display
+from acdis.workflow import notify
+from acdis.workflow.jobs import where_to_look
+from acdis.workflow.opening import open_specs
+from acdis.workflow.train_missing import train_missing
 
 
 @dataclass(frozen=True)
@@ -39,6 +22,7 @@ class Request:
         rows, seeds: only these; none: all of the spec.
         at_once: most cells side by side; none: as many as fit.
         failed: only cells that have failed.
+        notify: whom to tell at the end: a command, or the address of a webhook.
     """
 
     specs: Sequence[Path]
@@ -48,24 +32,18 @@ class Request:
     seeds: Sequence[int] | None = None
     at_once: int | None = None
     failed: bool = False
+    notify: str | None = None
 
 
-@dataclass(frozen=True)
-class Order:
-    """One cell to train, as a trial gets it."""
-
-    job: Job
-    tags: dict[str, str]
-    room: Room
-
-
-def ablate(request: Request) -> str:
-    """Train, score and publish what is missing of the specs' cells; returns how the dashboard is opened.
+def ablate(request: Request) -> None:
+    """Train, score and publish what is missing of the specs' cells.
 
     Raises:
         UserError: a spec, an experiment or its data is wrong, or a cell can never be placed.
         TrainingFailed: some cells failed, or have not come to an end; the others are done.
     """
+    extras.need("cluster", "ablate")
+    notify.check(request.notify)
     base = home.home()
     with Display() as display:
         members = open_specs(
@@ -78,162 +56,6 @@ def ablate(request: Request) -> str:
             display,
             tracked=True,
         )
-        _all(members, request, base, display)
-        _conclude(survey(members, base), request.failed, display)
-        look = where_to_look(members[0].experiment, base)
-        display.say(look)
-    return look
-
-
-def _all(members: Sequence[Member], request: Request, base: Path, display: Display) -> None:
-    """Train what is due; wait for what other processes train, and train what one leaves behind that dies."""
-    check_parents([member.experiment for member in members], {member.cell for member in members}, base)
-    standings = survey(members, base)
-    jobs = _jobs(standings, base)
-    due = _with(standings, *(("failed",) if request.failed else ("missing", "failed")))
-    running = _with(standings, "running")
-    display.say(
-        f"cells: {len(jobs)}, of which {len(_with(standings, 'done'))} are done; {len(due)} to train"
-        + (f"; {len(running)} are being trained by another process" if running else "")
-    )
-    with parents(members, base):
-        for _ in range(ROUNDS):
-            for generation in generations(members):  # parents first
-                wanted = [
-                    jobs[name] for name in dict.fromkeys(each.cell for each in generation) if name in due
-                ]
-                if wanted:
-                    _run(wanted, members, request.at_once, base, display)
-            due = [] if request.failed else _left_behind(members, running, base, display)
-            running = []  # they are ours now
-            if not due:
-                return
-
-
-def _jobs(standings: Sequence[Standing], base: Path) -> dict[str, Job]:
-    """How each cell is trained, by its name; every role of a cell is noted in its folder."""
-    tags = lineage()
-    jobs: dict[str, Job] = {}
-    for member in (standing.member for standing in standings):
-        job = job_of(member.experiment, member.inputs, base, tags)
-        job.cell.add_role(spec=member.spec.name, table=member.spec.table, row=member.row.id, seed=member.seed)
-        jobs[member.cell] = job
-    return jobs
-
-
-def _with(standings: Sequence[Standing], *statuses: str) -> list[str]:
-    """Cells that stand so; a cell that serves two rows once."""
-    return list(dict.fromkeys(each.member.cell for each in standings if each.status in statuses))
-
-
-def _left_behind(members: Sequence[Member], running: list[str], base: Path, display: Display) -> list[str]:
-    """Wait for cells that other processes train; those that nobody trains any more and that have not ended.
-
-    After `kill -9` Ray takes a few seconds to end what the killed command has started: it may end while we
-    wait, between two looks, or after a trial of ours found the cell held. What we train and somebody asked to
-    stop stays so.
-
-    Args:
-        running: what other processes trained at the first look, whether they still do or not.
-    """
-    held = _with(survey(members, base), "running")
-    if held:
-        display.say(f"waiting for {len(held)} cells that another process trains")
-        cells = [Cell(home.cells(base) / name) for name in held]
-        crowd = Crowd(cells, len(cells), display)
-        while any(cell.busy() for cell in cells):
-            crowd.look()
-            time.sleep(1)
-    others = {*running, *held}
-    standings = survey(members, base)
-    unended = {each.member.cell for each in standings if each.state.get("status") in BUSY}
-    return [name for name in _with(standings, "missing") if name in others | unended]
-
-
-def _run(jobs: list[Job], members: Sequence[Member], most: int | None, base: Path, display: Display) -> None:
-    cells = len({member.cell for member in members})
-    tags = lineage()
-    display.say("Ray: connecting, or starting one of our own (about 10 s)")
-    try:
-        with session.connected(nested=True):
-            nodes = session.nodes()
-            rooms = [session.side_by_side(nodes, job.experiment.scaling, cells) for job in jobs]
-            at_once = min(number for _, number in rooms)
-            at_once = max(1, min(at_once, most or at_once))
-            orders = [Order(job, tags, room) for job, (room, _) in zip(jobs, rooms, strict=True)]
-            display.say(
-                f"training {len(jobs)} cells, {at_once} at a time on {rooms[0][0].cpus} CPUs a worker"
-            )
-            crowd = Crowd([job.cell for job in jobs], at_once, display)
-            began = time.monotonic()
-            run_all(drive, orders, at_once, base, crowd.look)
-            display.say(_overhead(jobs, time.monotonic() - began, at_once))
-    except KeyboardInterrupt:
-        for job in jobs:
-            _stopped(job)
-        raise
-
-
-def _overhead(jobs: Sequence[Job], wall: float, places: int) -> str:
-    """Time inside training and scoring; the rest is start-up, publishing and waiting."""
-    inside = sum(job.cell.state().get("loop_seconds", 0.0) for job in jobs)
-    ratio = f", overhead {wall * places / inside:.2f}" if inside else ""
-    return f"{clock(wall)} × {places} places, {clock(inside)} of it inside training and scoring{ratio}"
-
-
-def _stopped(job: Job) -> None:
-    """Close what a stopped trial could not."""
-    if job.cell.state().get("status") in BUSY:
-        job.cell.update(status="stopped")
-        with tracker_of(job, running=False, patience=BEFORE_SECONDS) as tracker:
-            tracker.finish("KILLED")
-
-
-def drive(order: Order) -> None:
-    """Train one cell in a trial of its own. What goes wrong stands in its folder, and stops no other."""
-    cell = order.job.cell
-    try:
-        with cell.alone():
-            _complete(order)
-    except UserError:
-        return  # somebody else trains it; what is wrong with its input is noted already
-
-
-def _complete(order: Order) -> None:
-    cell = order.job.cell
-    try:
-        complete(order.job, order.tags, lambda: launch(order.job, order.room, _quiet), _quiet)
-    except TrainingStopped:
-        return  # as it was asked to; its state says why
-    except (UserError, TrainingFailed) as error:
-        if cell.state().get("status") != "failed":
-            cell.update(status="failed", reason=str(error), user_error=isinstance(error, UserError))
-    except Exception as error:  # a bug, or a full disk: the others go on, this one keeps its traceback
-        write_text(cell.folder / "error.txt", traceback.format_exc())
-        reason = f"{type(error).__name__}: {error} (all of it: {cell.folder / 'error.txt'})"
-        cell.update(status="failed", reason=reason, user_error=False)
-
-
-def _quiet(_: object) -> None:
-    """A trial has nobody to tell."""
-
-
-def _conclude(standings: Sequence[Standing], partly: bool, display: Display) -> None:
-    """Say how it ended; `partly`: cells that are missing were not asked for."""
-    display.say(f"{len(_with(standings, 'done'))} cells are done")
-    failed = {standing.member.cell: standing for standing in standings if standing.status == "failed"}
-    if failed:
-        lines = [f"{_role(each)} ({name}): {each.state.get('reason')}" for name, each in failed.items()]
-        raise TrainingFailed(
-            f"{len(failed)} cells (`ablate --failed …` trains only these again):\n  " + "\n  ".join(lines)
-        )
-    missing = _with(standings, "missing", "running")
-    if missing and not partly:
-        raise TrainingFailed(
-            f"{len(missing)} cells have not come to an end; the same command goes on with them"
-        )
-
-
-def _role(standing: Standing) -> str:
-    member = standing.member
-    return f"{member.spec.name}/{member.row.id}, seed {member.seed}"
+        with notify.told(request.notify, members, base, display.say):
+            train_missing(members, base, display, request.at_once, request.failed)
+        display.say(where_to_look(members[0].experiment, base))

@@ -18,9 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from acdis import home
+from acdis import extras, home
 from acdis.dashboard.leash import LEASH_VARIABLE
 from acdis.dashboard.settings import SPECS_VARIABLE
+from acdis.data.inputs import Unprepared
 from acdis.errors import UserError
 from acdis.files import UnwritableError
 from acdis.tracking import ENVIRONMENT, check_store, default_uri, moved, open_store, public, sqlite_path
@@ -31,7 +32,7 @@ APP, PROTECTED = "acdis", "acdis-basic-auth"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DashboardRequest:
     """What the user asked for.
 
     Attributes:
@@ -51,33 +52,35 @@ class Wanted:
     login: bool = False
 
 
-def dashboard(wanted: Wanted) -> None:
+def dashboard(request: DashboardRequest) -> None:
     """Serve until Ctrl-C, SIGTERM or SIGHUP; the server ends with this process, whatever ends that.
 
     Raises:
         UserError: a spec or its data is wrong, the store cannot be used, the port is taken, or the package is
             not installed.
     """
+    extras.need("tracking", "dashboard")
     base = home.to_read()
-    uri = wanted.store or default_uri(base)
-    app = PROTECTED if wanted.login else APP
-    _check(wanted, uri, app)
-    if wanted.specs:
-        _remember(wanted, base)
-    port = wanted.port or _free(wanted.host)
+    uri = request.store or default_uri(base)
+    app = PROTECTED if request.login else APP
+    _check(request, uri, app)
+    if request.specs:
+        _remember(request, base)
+    port = request.port or _free(request.host)
     check_store(uri, needed=True)
-    if not wanted.login and not _is_loopback(wanted.host):
+    if not request.login and not _is_loopback(request.host):
         print(
-            f"--host {wanted.host} without --login: whoever reaches this port may read, change and delete "
+            f"--host {request.host} without --login: whoever reaches this port may read, change and delete "
             "all runs; from elsewhere rather use ssh -L",
             file=sys.stderr,
         )
-    address = f"http://{'127.0.0.1' if wanted.host == '0.0.0.0' else wanted.host}:{port}{wanted.prefix}"
+    address = f"http://{'127.0.0.1' if request.host == '0.0.0.0' else request.host}:{port}{request.prefix}"
+    _end_in_order()  # a copy of the store goes then too
     with (
         _opened(uri, base) as uri,
-        _served(_command(wanted, base, uri, app, port), _environment(wanted)) as server,
+        _served(_command(request, base, uri, app, port), _environment(request)) as server,
     ):
-        _wait(server, f"http://{wanted.host}:{port}/health")
+        _wait(server, f"http://{request.host}:{port}/health")
         print(f"dashboard: {address}/acdis/   MLflow: {address}/   (Ctrl-C ends it)", flush=True)
         try:
             server.wait()
@@ -102,7 +105,7 @@ def _opened(uri: str, base: Path) -> Iterator[str]:
         yield f"sqlite:///{copy}"
 
 
-def _check(wanted: Wanted, uri: str, app: str) -> None:
+def _check(request: DashboardRequest, uri: str, app: str) -> None:
     if uri.startswith("http"):
         raise UserError(
             f"--store {public(uri)}: is a server; run `dashboard` where its database is, or start that "
@@ -112,14 +115,14 @@ def _check(wanted: Wanted, uri: str, app: str) -> None:
         raise UserError(
             "MLflow does not know our pages: this package is not installed; run `make install` or `pip`"
         )
-    if wanted.login:
+    if request.login:
         _check_login()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((wanted.host, wanted.port))
+            probe.bind((request.host, request.port))
         except OSError as error:
-            where = f"--host {wanted.host} --port {wanted.port}"
+            where = f"--host {request.host} --port {request.port}"
             raise UserError(f"{where}: cannot be used ({error.strerror}); give another --port") from None
 
 
@@ -133,31 +136,45 @@ def _check_login() -> None:
         )
 
 
-def _remember(wanted: Wanted, base: Path) -> None:
-    """Name the cells of the specs asked for, so that the pages find them."""
-    from acdis.report import roster
-    from acdis.verbs.progress import Display
-    from acdis.verbs.specs import open_specs
+def _remember(request: DashboardRequest, base: Path) -> None:
+    """Name the cells of the specs asked for, so that the pages find them; no case is drawn or prepared.
+
+    Where their cases are not here and no cell remembers them, the pages show what the home knows already.
+    """
+    from acdis.report import spec_outline
+    from acdis.terminal.progress import Display
+    from acdis.workflow.opening import open_specs
 
     with Display() as display:
-        members = open_specs(wanted.specs, wanted.experiment, wanted.overrides, None, None, base, display)
+        members = open_specs(
+            request.specs,
+            request.experiment,
+            request.overrides,
+            None,
+            None,
+            base,
+            display,
+            looking=True,
+            remembering=True,
+        )
+        unnamed = {member.spec.name for member in members if isinstance(member.inputs, Unprepared)}
         try:
-            roster.save(members, base)
+            spec_outline.save([member for member in members if member.spec.name not in unnamed], base)
         except UnwritableError as error:
             display.say(f"cells are shown as `ablate` has noted them: {error}")
 
 
-def _command(wanted: Wanted, base: Path, uri: str, app: str, port: int) -> list[str]:
+def _command(request: DashboardRequest, base: Path, uri: str, app: str, port: int) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", app, "--workers", "1"]
-    command += ["--host", wanted.host, "--port", str(port), "--backend-store-uri", uri]
+    command += ["--host", request.host, "--port", str(port), "--backend-store-uri", uri]
     command += ["--artifacts-destination", (base / "mlartifacts").as_uri()]
-    return command + (["--static-prefix", wanted.prefix] if wanted.prefix else [])
+    return command + (["--static-prefix", request.prefix] if request.prefix else [])
 
 
-def _environment(wanted: Wanted) -> dict[str, str]:
+def _environment(request: DashboardRequest) -> dict[str, str]:
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | ENVIRONMENT
-    if wanted.specs:
-        own[SPECS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in wanted.specs)
+    if request.specs:
+        own[SPECS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in request.specs)
     return own | dict(os.environ) | {"ACDIS_HOME": str(home.to_read()), LEASH_VARIABLE: "1"}
 
 
@@ -167,14 +184,19 @@ def _served(command: Sequence[str], environment: dict[str, str]) -> Iterator[sub
 
     Where this process is killed, the server sees its input end, and ends itself.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _interrupt)
+    _end_in_order()
     server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield server
     finally:
         _end(server)
+
+
+def _end_in_order() -> None:
+    """SIGTERM and SIGHUP are taken as Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -204,10 +226,10 @@ def _wait(server: subprocess.Popen[bytes], health: str) -> None:
 def _is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens there."""
     try:
-        found = {str(place[4][0]) for place in socket.getaddrinfo(host, None)}
+        addresses = {str(place[4][0]) for place in socket.getaddrinfo(host, None)}
     except OSError:
         return False
-    return all(ipaddress.ip_address(address).is_loopback for address in found)
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
 def _free(host: str) -> int:

@@ -6,19 +6,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from acdis import home, machine
-from acdis.ablation import cells
-from acdis.ablation.cells import Cell
-from acdis.data.inputs import find_cases, prepare_cases
+from acdis import cells, home, machine
+from acdis.cells import Cell
+from acdis.data.found_cases import find_cases
+from acdis.data.inputs import prepare_cases
 from acdis.errors import UserError
 from acdis.files import reason
 from acdis.report.facts import PHANTOM_WARNING
-from acdis.tracking import check_store
-from acdis.verbs.cell import opened, tracking_of
-from acdis.verbs.progress import Display
+from acdis.terminal.progress import Display
+from acdis.tracking import check_store, without_mlflow
+from acdis.workflow.jobs import tracking_of
+from acdis.workflow.life import opened
 
 if TYPE_CHECKING:
-    from acdis.report.paper.album import Figure, Sight
+    from acdis.report.paper.figure_files import CaseView, Figure
 
 #: Columns of a figure that can still be read.
 MOST = 8
@@ -43,6 +44,7 @@ def figures(runs: Sequence[str], case: str | None, out: Path | None) -> None:
     name = _case(trained, case)
     if out is None:
         for cell in trained:
+            without_mlflow(cell.experiment().tracking.uri)
             check_store(tracking_of(cell.experiment(), base)["uri"])
     with Display() as display:
         sights = [_sight(cell, name, base, display) for cell in trained]
@@ -57,11 +59,11 @@ def figures(runs: Sequence[str], case: str | None, out: Path | None) -> None:
 def _trained(runs: Sequence[str], base: Path) -> list[Cell]:
     if not 1 <= len(runs) <= MOST:
         raise UserError(f"report figures: name 1 to {MOST} trained cells, as in: report figures acdis-0d1a7")
-    found = [cells.find_trained(base, run) for run in runs]
-    names = [cell.name for cell in found]
+    trained = [cells.find_trained(base, run) for run in runs]
+    names = [cell.name for cell in trained]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"report figures: {twice} is named twice; give each cell once")
-    return found
+    return trained
 
 
 def _case(trained: Sequence[Cell], wanted: str | None) -> str:
@@ -80,19 +82,19 @@ def _case(trained: Sequence[Cell], wanted: str | None) -> str:
     raise UserError(f"--case: {wanted!r} is no test case of every cell named; such are: {shown}")
 
 
-def _sight(cell: Cell, name: str, base: Path, display: Display) -> Sight:
-    from acdis.report.paper.album import Sight
+def _sight(cell: Cell, name: str, base: Path, display: Display) -> CaseView:
+    from acdis.report.paper.figure_files import CaseView
 
     experiment = cell.experiment()
-    found = find_cases(experiment.data, base, display.count).only([name])
-    if name not in found.names:
+    listed = find_cases(experiment.data, base, display.count).only([name])
+    if name not in listed.names:
         raise UserError(f"{cell.name}: {name}: not found any more where data.root or data.phantoms say")
     threads = machine.processors()
-    entry = prepare_cases(found, [name], experiment.data, base, threads, display.count)[name]
-    return Sight(cell, experiment, entry, found.cases[name])
+    entry = prepare_cases(listed, [name], experiment.data, base, threads, display.count)[name]
+    return CaseView(cell, experiment, entry, listed.cases[name])
 
 
-def _refuse_unlike(sights: Sequence[Sight]) -> None:
+def _refuse_unlike(sights: Sequence[CaseView]) -> None:
     """One crop and one slice serve all cells, so all must have prepared the same case in the same way."""
     first, *others = sights
     for other in others:
@@ -103,15 +105,15 @@ def _refuse_unlike(sights: Sequence[Sight]) -> None:
             )
 
 
-def _draw(sights: Sequence[Sight], out: Path | None, display: Display) -> list[Figure]:
-    from acdis.report.paper import album
+def _draw(sights: Sequence[CaseView], out: Path | None, display: Display) -> list[Figure]:
+    from acdis.report.paper import figure_files
 
     def folder(cell: Cell) -> Path:
         return cell.folder / FOLDER if out is None else out / cell.name
 
     drawn = []
     try:
-        for figure in album.draw(sights, folder, display.say):
+        for figure in figure_files.draw(sights, folder, display.say):
             display.say(f"figure: {figure.path}")
             drawn.append(figure)
     except OSError as error:
@@ -121,7 +123,7 @@ def _draw(sights: Sequence[Sight], out: Path | None, display: Display) -> list[F
     return drawn
 
 
-def _log(drawn: Iterable[Figure], sights: Sequence[Sight], base: Path) -> None:
+def _log(drawn: Iterable[Figure], sights: Sequence[CaseView], base: Path) -> None:
     """The figures as artifacts of the cells' runs; what a server does not take now waits in the journal."""
     for sight in sights:
         files = [figure.path for figure in drawn if figure.cell.name == sight.cell.name]

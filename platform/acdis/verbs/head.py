@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from acdis import home
+from acdis import extras, home
 from acdis.cluster import head
 from acdis.cluster.submit import submit as submit_job
 from acdis.errors import UserError
@@ -17,6 +17,7 @@ def up() -> None:
     Raises:
         UserError: Ray does not come up.
     """
+    extras.need("cluster", "up")
     state = head.start(home.home())
     print(f"Ray head: {state['address']} (its token is in {state['token']}); `down` ends it")
 
@@ -35,6 +36,7 @@ def submit(words: Sequence[str]) -> None:
     """
     if not words:
         raise UserError("submit: say what to run, as in: submit ablate ablations/table2.yaml")
+    extras.need("cluster", "submit")
     code = submit_job(home.home(), ["python", "experiments/main.py", *words])
     print("Ray goes on in the background; `down` ends it")
     sys.exit(code)

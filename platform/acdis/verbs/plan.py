@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,30 +9,24 @@ from pathlib import Path
 
 from rich.table import Table
 
-from acdis import config, home
-from acdis.ablation.members import Member
-from acdis.ablation.pace import clock
+from acdis import config, home, methods
+from acdis.ablation.expansion import Member
+from acdis.ablation.selection import load_specs
 from acdis.ablation.spec import Spec
-from acdis.ablation.survey import STATUSES, Standing, survey
-from acdis.cluster import growth, resources
-from acdis.cluster.resources import Resources
-from acdis.cluster.session import Room, side_by_side
-from acdis.config import Scaling
+from acdis.ablation.standings import Standing, counted, survey
+from acdis.cells.time_left import clock
+from acdis.cluster import head
 from acdis.errors import UserError
-from acdis.verbs import estimate
-from acdis.verbs.estimate import Measured
-from acdis.verbs.fits import fit, fit_specs
-from acdis.verbs.measure import measure_missing
-from acdis.verbs.progress import Display
-from acdis.verbs.specs import load_specs, open_specs
+from acdis.planning import cluster_file, estimate, resources
+from acdis.planning.estimate import Measured
+from acdis.planning.measure import measure_missing
+from acdis.planning.placement import GIB, WorkerShare, fit_specs, place
+from acdis.planning.resources import Resources
+from acdis.terminal.progress import WIDTH, Display
+from acdis.workflow.opening import open_specs
 
 #: Rows of a table that are shown; of the others it is said how they stand.
 SHOWN = 40
-GIB = 2**30
-#: Of a crop: four modalities and a one-hot truth of four classes in fp32.
-_BYTES_PER_VOXEL = 32
-#: Characters of a line where no terminal says how many there are.
-WIDTH = 160
 
 
 def plan(
@@ -50,7 +43,7 @@ def plan(
 
     Args:
         cluster: reckon with what this file for `ray up` may start, instead of what is there.
-        measure: time a step of the first cell that has no measured one, in a process of its own.
+        measure: time a step of each method's first cell that has no measured one, in processes of their own.
         resolved: print the baseline's whole configuration as well.
 
     Raises:
@@ -60,59 +53,31 @@ def plan(
     with Display() as display:
         if not display.live:
             display.console.width = WIDTH
-        found = growth.of_file(cluster) if cluster else None
-        if found:  # told before any data is read: that may lie on the cluster alone
-            fit_specs(load_specs(paths, experiment, overrides, rows, seeds), found)
-            display.say(f"every row can be scheduled on {found.source}")
-        members = open_specs(paths, experiment, overrides, rows, seeds, base, display)
+        offered = cluster_file.of_file(cluster) if cluster else None
+        if offered:  # told before any data is read: that may lie on the cluster alone
+            fit_specs(load_specs(paths, experiment, overrides, rows, seeds), offered)
+            display.say(f"every row can be scheduled on {offered.source}")
+        members = open_specs(paths, experiment, overrides, rows, seeds, base, display, looking=not measure)
         standings = survey(members, base)
         if resolved:
             display.say(_resolved(members[0]))
         for spec in dict.fromkeys(member.spec for member in members):
-            _show_spec(spec, [each for each in standings if each.member.spec is spec], display)
+            _show_spec(spec, [standing for standing in standings if standing.member.spec is spec], display)
         _show_sharing(members, display)
-        found = found or resources.available(base)
-        rooms, at_once = place(found, members)
+        standings = [standing for standing in standings if standing.member.trains]
+        members = [member for member in members if member.trains]
+        if not members:
+            display.say("nothing to train: all chosen rows are predictions of other tools")
+            return
+        offered = offered or resources.available(head.running(base))
+        rooms, at_once = place(offered, members)
         known = estimate.measured(standings, base)
         if measure:
-            known = measure_missing(standings, known, rooms, display)
-        _show_room(found, rooms, at_once, known, members, display)
+            known = measure_missing(standings, known, rooms, display.say)
+        _show_room(offered, rooms, at_once, known, members, display)
+        _show_rows(standings, known, rooms, display)
         _show_ahead(standings, known, rooms, at_once, display)
         _show_disk(standings, known, at_once, base, display)
-
-
-def place(found: Resources, members: Sequence[Member]) -> tuple[dict[str, Room], int]:
-    """What a worker of each cell gets, and how many cells run side by side.
-
-    Raises:
-        UserError: a cell can never be placed; the sum is shown.
-    """
-    cells = len({member.cell for member in members})
-    shares: dict[Scaling, tuple[Room, int]] = {}
-    rooms: dict[str, Room] = {}
-    for member in members:
-        scaling = member.experiment.scaling
-        _refuse_crops(member, found)
-        if scaling not in shares:
-            fit(f"{member.spec.path}, row {member.row.id!r}", scaling, found)
-            shares[scaling] = side_by_side(found.nodes, scaling, cells)
-        rooms[member.cell] = shares[scaling][0]
-    return rooms, max(1, min(number for _, number in shares.values()))
-
-
-def _refuse_crops(member: Member, found: Resources) -> None:
-    """What the crops of a step alone take, without a network: a bound that nothing can do without."""
-    training, data, scaling = (getattr(member.experiment, part) for part in ("training", "data", "scaling"))
-    crops = -(-training.batch_size // (scaling.workers * scaling.accumulation))
-    needed = crops * math.prod(data.crop) * _BYTES_PER_VOXEL
-    most = max((node.get("memory", math.inf) for node in found.nodes), default=math.inf)
-    if needed > most:
-        raise UserError(
-            f"{member.spec.path}, row {member.row.id!r}: can never run on {found.source}: {crops:,} crops of "
-            f"{'×'.join(map(str, data.crop))} voxels at once take {needed / GIB:,.0f} GiB a worker, the "
-            f"largest node has {most / GIB:,.0f}; set a smaller training.batch_size, or more "
-            "scaling.accumulation"
-        )
 
 
 def spec_table(spec: Spec, standings: Sequence[Standing]) -> Table:
@@ -121,42 +86,59 @@ def spec_table(spec: Spec, standings: Sequence[Standing]) -> Table:
     table.add_column("row", overflow="fold")
     for seed in spec.seeds:
         table.add_column(f"seed {seed}")
-    by_row: dict[str, dict[int, Standing]] = {}
-    for each in standings:
-        by_row.setdefault(each.member.row.id, {})[each.member.seed] = each
-    for name, found in list(by_row.items())[:SHOWN]:
+    by_row: dict[str, dict[int, list[Standing]]] = {}
+    for standing in standings:
+        by_row.setdefault(_row(standing), {}).setdefault(standing.member.seed, []).append(standing)
+    for name, by_seed in list(by_row.items())[:SHOWN]:
         label = f"{name} (baseline)" if name == spec.baseline else name
-        table.add_row(label, *(_word(found[seed]) for seed in spec.seeds))
+        table.add_row(label, *(_words(by_seed.get(seed, ())) for seed in spec.seeds))
     return table
+
+
+def _row(standing: Standing) -> str:
+    """The whole row's name, also of a part."""
+    return standing.member.part_of or standing.member.row.id
 
 
 def _show_spec(spec: Spec, standings: Sequence[Standing], display: Display) -> None:
     display.console.print(spec_table(spec, standings))
-    names = list(dict.fromkeys(each.member.row.id for each in standings))
+    names = list(dict.fromkeys(map(_row, standings)))
     hidden = set(names[SHOWN:])
     if hidden:
-        rest = [each for each in standings if each.member.row.id in hidden]
+        rest = [standing for standing in standings if _row(standing) in hidden]
         display.say(f"… and {len(hidden)} more rows: {counted(rest)}")
     display.say(
         f"{spec.path}: {len(names)} rows × {len(spec.seeds)} seeds on {spec.base}: {counted(standings)}"
     )
+    for reason, rows in _costly(standings).items():
+        display.say(f"  15 subsets cost 15 whole passes, since {reason}: {', '.join(rows)}")
+    if given := [row.id for row in spec.rows if row.predictions is not None]:
+        display.say(f"  predictions of other tools, scored and not trained: {', '.join(given)}")
+    for row in spec.absent:
+        display.say(f"  absent: {row.id}: {row.absent}")
     for reason, number in spec.excluded.items():
         display.say(f"  left out of the grid: {number} combinations, {reason}")
-    stale = {name: each for each in standings for name in each.stale}
+    stale = {name: standing for standing in standings for name in standing.stale}
     if stale:
-        example, each = next(iter(stale.items()))
+        example, standing = next(iter(stale.items()))
         display.say(
             f"  stale: {len(stale)} cells under older names (other settings, data or version of the method), "
-            f"such as {example} for row {each.member.row.id}, seed {each.member.seed}; they are left alone"
+            f"such as {example} for row {standing.member.row.id}, seed {standing.member.seed}; they are left "
+            "alone"
         )
 
 
-def counted(standings: Sequence[Standing]) -> str:
-    """`6 cells: 2 done, 4 missing`."""
-    by_cell = {each.member.cell: each.status for each in standings}
-    numbers = Counter(by_cell.values())
-    said = ", ".join(f"{numbers[status]} {status}" for status in STATUSES if numbers[status])
-    return f"{len(by_cell)} cells: {said}"
+def _costly(standings: Sequence[Standing]) -> dict[str, list[str]]:
+    """Rows whose evaluation gains nothing from one encoding for all subsets, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for standing in standings:
+        if not standing.member.trains:
+            continue
+        choice = standing.member.experiment.method
+        reason = methods.validate(choice.name, choice.options, ()).nothing_shared()
+        if reason and standing.member.experiment.scored and _row(standing) not in by_reason.get(reason, ()):
+            by_reason.setdefault(reason, []).append(_row(standing))
+    return by_reason
 
 
 def _show_sharing(members: Sequence[Member], display: Display) -> None:
@@ -171,33 +153,33 @@ def _show_sharing(members: Sequence[Member], display: Display) -> None:
 
 
 def _show_room(
-    found: Resources,
-    rooms: Mapping[str, Room],
+    offered: Resources,
+    rooms: Mapping[str, WorkerShare],
     at_once: int,
     known: Measured,
     members: Sequence[Member],
     display: Display,
 ) -> None:
     scaling = members[0].experiment.scaling
-    each = rooms[members[0].cell]
+    share = rooms[members[0].cell]
     have = " and ".join(
-        _amount(sum(node.get(kind, 0) for node in found.nodes), kind) for kind in ("CPU", "GPU")
+        _amount(sum(node.get(kind, 0) for node in offered.nodes), kind) for kind in ("CPU", "GPU")
     )
-    takes = _amount(each.cpus, "CPU") + (f" and {_amount(each.gpus, 'GPU')}" if each.gpus else "")
+    takes = _amount(share.cpus, "CPU") + (f" and {_amount(share.gpus, 'GPU')}" if share.gpus else "")
     display.say(
-        f"resources: {found.source} has {have} on {_amount(len(found.nodes), 'node')}; a cell takes "
+        f"resources: {offered.source} has {have} on {_amount(len(offered.nodes), 'node')}; a cell takes "
         f"{_amount(scaling.workers, 'worker')} of {takes}; {at_once} side by side"
     )
-    if found.local and known.peak and not scaling.gpu:
-        _show_memory(found, known.peak * scaling.workers, at_once, display)
+    if offered.local and known.peak and not scaling.gpu:
+        _show_memory(offered, known.peak * scaling.workers, at_once, display)
 
 
-def _show_memory(found: Resources, needed: int, at_once: int, display: Display) -> None:
+def _show_memory(offered: Resources, needed: int, at_once: int, display: Display) -> None:
     """`needed`: bytes at the peak of a step, of all workers of a cell. They run on this machine."""
     there = resources.this_machine()["memory"]
     if needed > there:
         raise UserError(
-            f"a cell can never be scheduled on {found.source}: its workers need {needed / GIB:.1f} GiB "
+            f"a cell can never be scheduled on {offered.source}: its workers need {needed / GIB:.1f} GiB "
             f"of memory at the peak of a step, there are {there / GIB:.1f}; make data.crop smaller or set "
             "scaling.accumulation"
         )
@@ -208,8 +190,35 @@ def _show_memory(found: Resources, needed: int, at_once: int, display: Display) 
         )
 
 
+def _show_rows(
+    standings: Sequence[Standing], known: Measured, rooms: Mapping[str, WorkerShare], display: Display
+) -> None:
+    """Row by row, where rows are of different methods: these differ by orders of magnitude."""
+    kinds = {standing.member.experiment.method.name for standing in standings}
+    if len(kinds) < 2 or not known.steps:
+        return
+    table = Table(title="what the rows take, of cells that are left", title_justify="left")
+    for name in ("row", "cells", "step, s", "hours", "GiB a worker", "checkpoint"):
+        table.add_column(name, justify="left" if name == "row" else "right", overflow="fold")
+    for row_ahead in estimate.by_row(standings, known, rooms)[:SHOWN]:
+        gpu, cpu = row_ahead.ahead.gpu_hours, row_ahead.ahead.cpu_hours
+        table.add_row(
+            row_ahead.row,
+            str(row_ahead.ahead.cells),
+            "–" if row_ahead.step is None else f"{row_ahead.step:.2f}",
+            f"{gpu:.2f} GPU" if gpu else f"{cpu:.2f} CPU",
+            "–" if row_ahead.peak is None else f"{row_ahead.peak / GIB:.2f}",
+            "–" if row_ahead.checkpoint is None else _size(row_ahead.checkpoint),
+        )
+    display.console.print(table)
+
+
 def _show_ahead(
-    standings: Sequence[Standing], known: Measured, rooms: Mapping[str, Room], at_once: int, display: Display
+    standings: Sequence[Standing],
+    known: Measured,
+    rooms: Mapping[str, WorkerShare],
+    at_once: int,
+    display: Display,
 ) -> None:
     ahead = estimate.ahead(standings, known, rooms)
     wall = ahead.wall(at_once)
@@ -219,6 +228,9 @@ def _show_ahead(
         display.say("time: no step has been measured here yet; `plan --measure …` measures one (no training)")
     else:
         hours = f"{ahead.gpu_hours:.2f} GPU-hours" if ahead.gpu_hours else f"{ahead.cpu_hours:.2f} CPU-hours"
+        per_hour = standings[0].member.experiment.planning.price_per_gpu_hour
+        if per_hour is not None and ahead.gpu_hours:
+            hours += f", {ahead.price(per_hour):,.2f} at {per_hour:g} a GPU-hour"
         display.say(
             f"time: about {clock(wall)} of training steps for {ahead.cells} cells, {at_once} at a time; "
             f"{hours} (from {len(known.steps)} measured steps; start-up, validation and scoring come on top)"
@@ -248,8 +260,14 @@ def _resolved(member: Member) -> str:
     return f"{title}\n{config.dump(member.experiment)}"
 
 
-def _word(standing: Standing) -> str:
-    return standing.status + (" (stale)" if standing.stale and standing.status != "done" else "")
+def _words(standings: Sequence[Standing]) -> str:
+    """How the cell stands; of a row of several cells how all do. Predictions may be of one seed alone."""
+    if not standings:
+        return "–"
+    if len(standings) > 1:
+        return counted(standings)
+    (standing,) = standings
+    return standing.word + (" (stale)" if standing.stale and standing.status != "done" else "")
 
 
 def _amount(count: float, what: str) -> str:

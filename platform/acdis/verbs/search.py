@@ -9,23 +9,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acdis import home
-from acdis.ablation.cells import Cell
+from acdis import extras, home
+from acdis.ablation.file_kinds import expect
 from acdis.ablation.search import Search, load
 from acdis.ablation.trials import Trial, Trials, alone
+from acdis.cells import Cell
 from acdis.cluster import session
 from acdis.cluster.search import run_as_asked
 from acdis.cluster.train import Job, TrainingFailed
+from acdis.errors import UserError
+from acdis.planning.placement import side_by_side
 from acdis.report.facts import PHANTOM_WARNING
+from acdis.terminal.many_cells import BUSY
+from acdis.terminal.progress import Display
 from acdis.tracking.lineage import lineage
 from acdis.tracking.specs import Link, SpecTracker, close_orphans, settle
-from acdis.verbs import ablate
-from acdis.verbs.ablate import Order
-from acdis.verbs.cell import BEFORE_SECONDS, tracker_of, tracking_of
-from acdis.verbs.crowd import BUSY
-from acdis.verbs.hunt import BEST, Cases, Hunt, is_pruned, said, shown
-from acdis.verbs.progress import Display
-from acdis.verbs.train import where_to_look
+from acdis.workflow.jobs import tracking_of, where_to_look
+from acdis.workflow.life import BEFORE_SECONDS, tracker_of
+from acdis.workflow.train_missing import Order, train_one
+from acdis.workflow.trial_cells import BEST, Cases, Hunt, is_pruned, said, shown
 
 #: Trials in the table at the end.
 SHOWN = 10
@@ -48,6 +50,8 @@ def search(request: Request) -> None:
         UserError: the search, the experiment or its data is wrong, or another process runs it.
         TrainingFailed: no trial came to its end.
     """
+    expect(request.spec, "search")
+    extras.need("cluster", "search")
     base = home.home()
     wanted = load(request.spec, request.experiment, request.overrides)
     folder = base / "searches" / wanted.name
@@ -77,7 +81,7 @@ def _run(hunt: Hunt, most: int | None, display: Display) -> None:
         display.say("Ray: connecting, or starting one of our own (about 10 s)")
         with session.connected(nested=True):
             trials = hunt.search.settings.trials
-            room, places = session.side_by_side(session.nodes(), job.experiment.scaling, trials)
+            room, places = side_by_side(session.nodes(display.say), job.experiment.scaling, trials)
 
             def ask() -> Order | None:
                 wanted = asked.pop() if asked else hunt.ask()
@@ -86,7 +90,7 @@ def _run(hunt: Hunt, most: int | None, display: Display) -> None:
             at_once = max(1, min(places, most or places))
             display.say(f"{at_once} trials at a time, on {room.cpus} CPUs a worker")
             run_as_asked(drive, ask, lambda order, died: hunt.over(order.job, died), at_once, hunt.look)
-    except (KeyboardInterrupt, TrainingFailed):
+    except (KeyboardInterrupt, TrainingFailed, UserError):
         for name in hunt.active:
             _stopped(hunt.jobs[name])
         raise
@@ -96,7 +100,7 @@ def drive(order: Order) -> None:
     """Train a trial's cell, as `ablate` does, after whoever else may be training it."""
     cell = order.job.cell
     while True:
-        ablate.drive(order)
+        train_one(order)
         if not cell.busy():
             break
         time.sleep(2.0)
@@ -141,18 +145,19 @@ def _parent(search: Search, hunt: Hunt, base: Path, tags: dict[str, str]) -> Ite
         status = "KILLED"
         raise
     finally:
-        links = [_link(trial, base) for trial in hunt.trials.all() if trial.cell]
+        seed = search.experiment(search.first).seed  # every trial's
+        links = [_link(trial, seed, base) for trial in hunt.trials.all() if trial.cell]
         settle([link for link in links if link.status != "running"], uri, experiment)
         tracker.cells(links)
         tracker.finish(status)
         tracker.close()
 
 
-def _link(trial: Trial, base: Path) -> Link:
+def _link(trial: Trial, seed: int, base: Path) -> Link:
+    """A cell that somebody has removed, or whose roles are damaged, is listed all the same."""
     cell = Cell(home.cells(base) / trial.cell)
-    roles = cell.roles()
     label = f"{shown(trial.values)}; {said(trial)}"
-    seed = roles[-1]["seed"]  # every trial's is the base's
+    roles = cell.known_roles()
     return Link(f"trial-{trial.number}", label, seed, cell.name, cell.folder, trial.status, roles)
 
 
@@ -167,7 +172,9 @@ def _result(search: Search, trials: Trials, folder: Path) -> str:
     if best is None:
         reasons = "; ".join(sorted({trial.reason for trial in every if trial.reason}))
         raise TrainingFailed(f"{search.name}: none of {len(every)} trials came to its end: {reasons}")
-    done = sorted((trial for trial in every if trial.status == "done"), key=lambda each: -(each.value or 0.0))
+    done = sorted(
+        (trial for trial in every if trial.status == "done"), key=lambda trial: -(trial.value or 0.0)
+    )
     pruned = sum(trial.status == "pruned" for trial in every)
     failed = sum(trial.status == "failed" for trial in every)
     lines = [f"  trial {trial.number}: {said(trial)}  {shown(trial.values)}" for trial in done[:SHOWN]]

@@ -13,12 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from acdis import home
-from acdis.ablation.members import Member
-from acdis.ablation.pace import clock, remaining, steps_done
-from acdis.ablation.survey import Standing, survey
-from acdis.verbs.plan import WIDTH, counted
-from acdis.verbs.progress import Display
-from acdis.verbs.specs import open_specs
+from acdis.ablation.expansion import Member
+from acdis.ablation.standings import Standing, counted, survey
+from acdis.cells.time_left import clock, remaining, steps_done
+from acdis.terminal.progress import WIDTH, Display
+from acdis.workflow.opening import open_specs
 
 #: Seconds between looks, and of nothing at work before looking ends: between two cells nobody may be.
 PAUSE, PATIENCE = 2.0, 30.0
@@ -48,7 +47,9 @@ def status(
     with Display() as display:
         if not display.live:
             display.console.width = WIDTH
-        members = open_specs(paths, experiment, overrides, rows, seeds, base, display)
+        members = open_specs(
+            paths, experiment, overrides, rows, seeds, base, display, looking=True, remembering=True
+        )
     most = len(members) if every else SHOWN
     standings = survey(members, base)
     if once or not display.live or not _running(standings):
@@ -67,7 +68,7 @@ def _follow(members: Sequence[Member], base: Path, most: int, display: Display) 
                 live.update(view(standings, most), refresh=True)
                 if _running(standings):
                     seen = time.monotonic()
-                elif all(each.status != "missing" for each in standings):
+                elif all(standing.status != "missing" for standing in standings):
                     return
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
@@ -78,18 +79,20 @@ def view(standings: Sequence[Standing], most: int) -> Group:
     """The table of at most `most` cells, those at work and those that failed first, and a line of numbers."""
     order = {"running": 0, "failed": 1, "missing": 2, "done": 3}
     few = len(standings) <= most
-    chosen = standings if few else sorted(standings, key=lambda each: order[each.status])[:most]
+    chosen = standings if few else sorted(standings, key=lambda standing: order[standing.status])[:most]
     table = Table()
-    for heading in ("row", "seed", "status", "epoch", "last Dice", "time left"):
+    for heading in ("row", "seed", "state", "epoch", "last Dice", "time left"):
         table.add_column(heading, overflow="fold")
     table.add_column("cell", overflow="fold", min_width=18)
-    for each in chosen:
-        table.add_row(*(Text(word) for word in line(each)))
+    for standing in chosen:
+        table.add_row(*(Text(word) for word in line(standing)))
     hidden = "" if few else f"; {len(standings) - most} rows are not shown (--all shows them)"
     reasons = [
-        f"{each.member.cell} failed: {each.state.get('reason')}" for each in chosen if each.status == "failed"
+        f"{standing.member.cell} failed: {standing.state.get('reason')}"
+        for standing in chosen
+        if standing.status == "failed"
     ]
-    reasons += [problem for each in standings for problem in each.damage]
+    reasons += [problem for standing in standings for problem in standing.damage]
     return Group(table, Text("\n".join([*dict.fromkeys(reasons), counted(standings) + hidden])))
 
 
@@ -108,20 +111,20 @@ def line(standing: Standing) -> tuple[str, ...]:
 
 
 def _running(standings: Sequence[Standing]) -> bool:
-    return any(each.status == "running" for each in standings)
+    return any(standing.status == "running" for standing in standings)
 
 
 def _status(standing: Standing) -> str:
-    """What a running cell does just now; how far a missing one had come."""
+    """The cell's state, and what a running one does just now or a stopped one lacks."""
     said = str(standing.state.get("status", ""))
     if standing.status == "running":
         share = _share(standing.state)
-        return f"{said}{share}" if said else "running"
+        return f"running: {said}{share}" if said else "running"
     if said == "damaged":
-        return said
-    if standing.status == "missing" and said:
-        return "not scored" if said in ("scored", "scoring", "done") else "stopped"
-    return standing.status
+        return "stopped: damaged"
+    if standing.word == "stopped" and said in ("scored", "scoring", "done"):
+        return "stopped: not scored"
+    return standing.word
 
 
 def _share(state: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from acdis.ablation.cells import Cell
+from acdis.cells import Cell
 from acdis.evaluation.records import read_parquet
 from acdis.tracking.runs import open_store
 

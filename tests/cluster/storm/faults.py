@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 from storm.scene import Scene
-from storm.world import Node
+from storm.world import PATIENCE, Node
 
 Felt = Callable[[], bool]
 _COMPILER = shutil.which("cc") or ""
@@ -83,28 +83,28 @@ def preempted(scene: Scene) -> Felt:
     """What a spot machine's end looks like: SIGTERM to `ray start`, which drains and stops its node."""
     lost = scene.node()
     lost.process.terminate()
-    gone(scene.state["pid"], 60)
+    gone(scene.state["pid"])
     _again(scene, lost)
     return _restarted(scene)
 
 
 def job(scene: Scene) -> Felt:
     assert scene.end_main() == -signal.SIGKILL
-    gone(scene.state["pid"], 60)
+    gone(scene.state["pid"])
     scene.start()
     return _restarted(scene)
 
 
 def sigterm(scene: Scene) -> Felt:
     assert scene.end_main(signal.SIGTERM) == 1
-    gone(scene.state["pid"], 60)
+    gone(scene.state["pid"])
     scene.start()
     return _restarted(scene)
 
 
 def ctrl_c(scene: Scene) -> Felt:
     assert scene.end_main(signal.SIGINT) == 1
-    gone(scene.state["pid"], 60)
+    gone(scene.state["pid"])
     scene.start()
     return _restarted(scene)
 
@@ -114,7 +114,7 @@ def head(scene: Scene) -> Felt:
     world = scene.world
     world.nodes["head"].signal(signal.SIGKILL)
     assert scene.main is not None
-    assert scene.main.wait(timeout=240) != 0  # nobody waits for ever for a head that is gone
+    assert scene.main.wait(timeout=900) != 0  # nobody waits for ever for a head that is gone
     for each in world.nodes.values():
         each.end()
     gone(scene.state["pid"])
@@ -173,7 +173,7 @@ def disk_full(scene: Scene) -> Felt:
 def truncated(scene: Scene) -> Felt:
     """The job is killed, and half of its last checkpoint is lost."""
     assert scene.end_main() == -signal.SIGKILL
-    gone(scene.state["pid"], 60)
+    gone(scene.state["pid"])
     last = scene.cell.folder / "last.pt"
     os.truncate(last, scene.chance.randrange(1, last.stat().st_size))
     scene.start()
@@ -252,9 +252,9 @@ def _again(scene: Scene, lost: Node) -> None:
     scene.later(scene.chance.uniform(2, 10), lambda: scene.world.start_node(lost.name))
 
 
-def gone(pid: int, seconds: float = 30) -> None:
+def gone(pid: int) -> None:
     """Wait until the worker is no more: what it does afterwards would be no recovery."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while psutil.pid_exists(pid):
         try:
             if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:

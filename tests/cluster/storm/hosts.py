@@ -56,7 +56,7 @@ class Hosts:
         line += ["--artifacts-destination", str(self.base / "artifacts")]
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"}
         self.head.start(line, self.base / "mlflow.log", quiet)
-        world.wait_for(lambda: self.reachable(self.head, MLFLOW), 120, "MLflow")
+        world.wait_for(lambda: self.reachable(self.head, MLFLOW), "MLflow")
         self._ray("head", "--head", f"--port={GCS}", "--num-cpus=0", "--dashboard-host=127.0.0.1")
         for name in self.workers:
             self.start_node(name)
@@ -128,7 +128,6 @@ class Hosts:
                 "Ray runtime started" in log.read_text(errors="replace")[written:]
                 or process.poll() is not None
             ),
-            120,
             f"Ray on {name}",
         )
         return process

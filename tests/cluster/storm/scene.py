@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from storm import ablation
+from storm.world import PATIENCE
 
-from acdis.ablation.cells import Cell
+from acdis.cells import Cell
 from acdis.tracking.journal import waiting
 
 #: Of every training here; room for a dozen faults in two cells.
@@ -24,8 +25,6 @@ TREE: dict[str, Any] = {
     "training": {"epochs": EPOCHS, "iterations": 8, "validate_every": 6},
     "scaling": {"max_failures": 20},
 }
-#: Seconds until a cell has gone on; a node that is lost takes Ray a minute at times.
-PATIENCE = 600
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,11 @@ class Scene:
             self.main = self.place.start(*ablation.words(self.place, "window"))
             self.starts += 1
 
-    def end_main(self, number: int = signal.SIGKILL, seconds: float = 120) -> int:
+    def end_main(self, number: int = signal.SIGKILL) -> int:
         """Send the command a signal and wait until it has ended; returns its exit code."""
         assert self.main is not None
         self.main.send_signal(number)
-        return self.main.wait(timeout=seconds)
+        return self.main.wait(timeout=PATIENCE)
 
     def node(self) -> Any:
         """Where the struck cell is trained."""
@@ -110,15 +109,23 @@ class Scene:
             self.end_main()
         self.mended(everything=True)
 
-    def strike(self, fault: Any) -> Hit | None:
-        """Break something inside an unfinished epoch and see that the cell goes on; None if all is over."""
-        if not self._aim(fault.least):
+    def strike(self, fault: Any, planned: int = 1) -> Hit | None:
+        """Break something inside an unfinished epoch and see that the cell goes on.
+
+        Args:
+            planned: epochs that are done by then, where a cell still comes there.
+
+        Returns:
+            None if all is over, or the last epoch was done before the fault came: it has hit nothing.
+        """
+        if not self._aim(fault.least, planned):
             return None
         starts, began = self.starts, time.monotonic()
         felt = fault.strike(self)
         done = int(self.cell.state().get("done", self.state["done"])) if fault.kills else self.state["done"]
-        assert 1 <= done < EPOCHS, "the fault came between two epochs"
-        assert not self.cell.weights.exists() or not fault.kills
+        if done >= EPOCHS or (fault.kills and self.cell.weights.exists()):
+            self.mended()
+            return None
         self._goes_on(done)
         seconds = time.monotonic() - began
         self.mended()
@@ -145,12 +152,12 @@ class Scene:
         if any(waiting(cell.folder) for cell in ablation.cells(self.place)):
             self.start()
             assert self.main is not None
-            assert self.main.wait(timeout=300) == 0
+            assert self.main.wait(timeout=PATIENCE) == 0
 
-    def _aim(self, least: int) -> bool:
+    def _aim(self, least: int, planned: int) -> bool:
         """Wait for a random moment inside an unfinished epoch of a cell; False if the ablation is over."""
         deadline = time.monotonic() + 900
-        wanted = self.chance.randint(least, least + 1)
+        wanted = max(least, planned)
         while time.monotonic() < deadline:
             if self._over():
                 return False
@@ -196,12 +203,23 @@ def is_inside(cell: Cell, least: int) -> bool:
     )
 
 
+def plan(count: int) -> list[int]:
+    """After how many epochs each of so many faults is due: the epochs are divided among them.
+
+    The last two are left: an epoch must be there for the fault to hit, and one to go on with.
+    """
+    return [1 + number * (EPOCHS - 2) // max(1, count) for number in range(count)]
+
+
 def weather(scene: Scene, faults: Sequence[Any]) -> list[Hit]:
-    """One fault after the other, for as long as there is something to train; then the ablation ends."""
+    """One fault after the other, as planned, while there is something to hit; then the ablation ends.
+
+    Those that are left when nothing is, are for another ablation.
+    """
     scene.start()
     hits = []
-    for fault in faults:
-        hit = scene.strike(fault)
+    for fault, planned in zip(faults, plan(len(faults)), strict=True):
+        hit = scene.strike(fault, planned)
         if hit is None:
             break
         print(hit, flush=True)

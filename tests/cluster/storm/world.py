@@ -23,6 +23,9 @@ from mlflow_server import MLflowServer
 
 from acdis.cluster import head
 
+#: Seconds until what must come about has; a node that is lost takes Ray a minute at times.
+PATIENCE = 600
+
 #: Bytes of each node's object store: nothing large goes through it.
 STORE = 100_000_000
 #: Of the head and the workers: all of loopback, but not the address to which Ray lets no second node come.
@@ -76,14 +79,14 @@ class World:
             f"--ray-client-server-port={self.client}",
             f"--temp-dir={self.temporary}",
         )
-        _until(self._answers, 120, lambda: f"the head is not up: {self.nodes['head'].said()}")
+        _until(self._answers, lambda: f"the head is not up: {self.nodes['head'].said()}")
 
     def start_node(self, name: str, cpus: int = 1, **variables: str) -> None:
         """Start a worker node, again if there was one of that name, and wait until it has joined."""
         for _ in range(3):  # on a busy machine it takes longer than the 30 s that Ray allows
             self._start(name, variables, f"--address={self.gcs}", f"--num-cpus={cpus}")
             node = self.nodes[name]
-            _until(lambda node=node: node.joined() or not node.runs(), 120, node.said)
+            _until(lambda node=node: node.joined() or not node.runs(), node.said)
             if node.runs():
                 return
         raise AssertionError(self.nodes[name].said())
@@ -114,7 +117,7 @@ class World:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.dashboard}/api/version", timeout=5):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.dashboard}/api/version", timeout=60):
                 return True
         except urllib.error.HTTPError as error:
             return error.code in (401, 403)
@@ -260,8 +263,8 @@ def _send(process: psutil.Process, number: int) -> None:
         return
 
 
-def _until(true: Any, seconds: float, why: Any) -> None:
-    deadline = time.monotonic() + seconds
+def _until(true: Any, why: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < deadline, why()
         time.sleep(0.2)

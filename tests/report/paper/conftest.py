@@ -11,7 +11,7 @@ import pytest
 from acdis import config, methods
 from acdis.config import Experiment
 from acdis.data import cache, cases, phantom
-from acdis.data.entry import Entry
+from acdis.data.prepared_case import Entry
 
 TREE: dict[str, Any] = {
     "data": {"min_size": 16, "crop": [16, 16, 16]},

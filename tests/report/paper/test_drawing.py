@@ -10,8 +10,8 @@ import pytest
 from matplotlib import colormaps
 
 from acdis.report.paper import drawing
-from acdis.report.paper.canvas import Subject
-from acdis.report.paper.material import Feature, Segmentations, Synthesis, Windows
+from acdis.report.paper.figure_arrays import Feature, Segmentations, Synthesis, Windows
+from acdis.report.paper.slices import Subject
 from acdis.vocabulary import SUBSETS
 
 SUBJECT = Subject("table2 acct, seed 0", "acdis-1", "AFEB + L_Var; MFSB", "case1", 7, True)

@@ -8,7 +8,7 @@ import pytest
 
 from acdis import config, methods
 from acdis.config import Experiment
-from acdis.report.paper import words
+from acdis.report.paper import blocks
 
 
 def _experiment(name: str = "acdis", epochs: int = 30, **options: Any) -> Experiment:
@@ -32,14 +32,14 @@ def _experiment(name: str = "acdis", epochs: int = 30, **options: Any) -> Experi
 )
 def test_blocks_and_acd(options: dict[str, Any], said: str, distils: bool | None) -> None:
     experiment = _experiment(**options)
-    assert words.blocks(experiment) == said
-    assert words.distils(experiment) is distils
+    assert blocks.blocks(experiment) == said
+    assert blocks.distils(experiment) is distils
 
 
 def test_why_there_is_nothing_synthesised() -> None:
-    assert words.no_synthesis(_experiment()) is None
-    assert "stand in for its MFSB" in str(words.no_synthesis(_experiment(mfsb="conv")))
-    assert "before MFSB took part" in str(words.no_synthesis(_experiment(synthesis_start=30)))
+    assert blocks.no_synthesis(_experiment()) is None
+    assert "stand in for its MFSB" in str(blocks.no_synthesis(_experiment(mfsb="conv")))
+    assert "before MFSB took part" in str(blocks.no_synthesis(_experiment(synthesis_start=30)))
     rfnet = _experiment("rfnet")
-    assert "method rfnet" in str(words.no_synthesis(rfnet))
-    assert (words.blocks(rfnet), words.distils(rfnet)) == ("rfnet", None)
+    assert "method rfnet" in str(blocks.no_synthesis(rfnet))
+    assert (blocks.blocks(rfnet), blocks.distils(rfnet)) == ("rfnet", None)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
-from acdis.dashboard import cellfiles, percase, views
-from acdis.dashboard.choice import MOST, choose
-from acdis.dashboard.percase import MEAN, MEASURES, RowCases, Wanted
-from acdis.dashboard.site import Site
-from acdis.report import words
+from acdis.dashboard import case_scores, cellfiles, views
+from acdis.dashboard.case_scores import MEAN, MEASURES, RowCases, ScoreChoice
+from acdis.dashboard.chosen_rows import MOST, choose
+from acdis.dashboard.state import Site
+from acdis.report import phrases
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
 router = APIRouter()
@@ -69,12 +69,12 @@ def cases(
     """The page."""
     if not spec:
         return views.choose(request, "Cases", "/cases")
-    site, want = views.site(request), percase.wanted(measure, region, subset)
+    site, want = views.site(request), case_scores.wanted(measure, region, subset)
     chosen = choose(site, spec, row)
-    read = [percase.read(site, each, want) for each in chosen.rows]
-    found = [each for each in read if each.seeds]
-    one, two = _sides(found, chosen.plan.baseline, x, y)
-    worst = _worst(site, found, two, want) if two else []
+    read = [case_scores.read(site, chosen_row, want) for chosen_row in chosen.rows]
+    scored = [row_cases for row_cases in read if row_cases.seeds]
+    one, two = _sides(scored, chosen.plan.baseline, x, y)
+    worst = _worst(site, scored, two, want) if two else []
     return views.of_spec(
         request,
         "cases",
@@ -83,44 +83,61 @@ def cases(
         most=MOST,
         want=want,
         measures=MEASURES,
+        hd95=phrases.HD95_RULE,
         regions=REGIONS,
-        subsets=[subset_name(each) for each in SUBSETS],
+        subsets=[subset_name(modalities) for modalities in SUBSETS],
         mean=MEAN,
-        rows=[(each, percase.spread(each)) for each in found],
-        lacking=[each for each in read if not each.seeds],
-        unread=sum(each.unread for each in read),
-        elsewhere=any(look.cell.standing == "trained elsewhere" for each in read for look in each.row.looks),
+        rows=[(row_cases, case_scores.spread(row_cases)) for row_cases in scored],
+        floors=_floors(scored),
+        lacking=[row_cases for row_cases in read if not row_cases.seeds],
+        unread=sum(row_cases.unread for row_cases in read),
+        elsewhere=any(
+            look.cell.standing == "trained elsewhere" for row_cases in read for look in row_cases.row.looks
+        ),
         one=one,
         two=two,
         pair=_pair(one, two, want) if one and two else None,
         worst=worst,
         all=len(two.means) if two else 0,
-        charts=_charts(found, one, two, want) if found else None,
+        charts=_charts(scored, one, two, want) if scored else None,
     )
+
+
+def _floors(scored: Sequence[RowCases]) -> list[tuple[str, case_scores.Spread]]:
+    """How the floors lie on the same cases; once where rows share these."""
+    different = {
+        (label, tuple(sorted(by_case.items()))): by_case
+        for row_cases in scored
+        for label, by_case in row_cases.floors.items()
+    }
+    spreads = (
+        (label, case_scores.spread_of([*by_case.values()])) for (label, _), by_case in different.items()
+    )
+    return [(label, spread) for label, spread in spreads if spread]
 
 
 def _sides(
-    found: Sequence[RowCases], baseline: str, x: str, y: str
+    scored: Sequence[RowCases], baseline: str, x: str, y: str
 ) -> tuple[RowCases | None, RowCases | None]:
     """The two rows that are compared: those asked for, else the baseline and the last of the others."""
-    known = {each.row.facts.id: each for each in found}
+    known = {row_cases.row.facts.id: row_cases for row_cases in scored}
     two = known.get(y) or next(
-        (each for name, each in reversed(known.items()) if name != (x or baseline)), None
+        (row_cases for name, row_cases in reversed(known.items()) if name != (x or baseline)), None
     )
-    two = two or (found[-1] if found else None)
-    one = known.get(x) or known.get(baseline) or (found[0] if found else None)
+    two = two or (scored[-1] if scored else None)
+    one = known.get(x) or known.get(baseline) or (scored[0] if scored else None)
     return one, two
 
 
-def _worst(site: Site, found: Sequence[RowCases], two: RowCases, want: Wanted) -> list[Case]:
+def _worst(site: Site, scored: Sequence[RowCases], two: RowCases, want: ScoreChoice) -> list[Case]:
     """The worst cases of a row, the worst first."""
-    means = [each.means for each in found]
-    order = percase.worst_first(two.means, want)[:WORST]
+    means = [row_cases.means for row_cases in scored]
+    order = case_scores.worst_first(two.means, want)[:WORST]
     pictures = {seed: _pictures(site, two, seed) for seed in two.seeds}
     return [
         Case(
             case,
-            tuple(each.get(case) for each in means),
+            tuple(by_case.get(case) for by_case in means),
             tuple(
                 Seed(
                     seed,
@@ -136,7 +153,7 @@ def _worst(site: Site, found: Sequence[RowCases], two: RowCases, want: Wanted) -
     ]
 
 
-def _seeds(two: RowCases, case: str, want: Wanted) -> list[int]:
+def _seeds(two: RowCases, case: str, want: ScoreChoice) -> list[int]:
     """Seeds that have the case, the worst first."""
     values = {seed: cases[case] for seed, cases in two.seeds.items() if case in cases}
     sign = 1 if want.more_is_better else -1
@@ -151,15 +168,15 @@ def _pictures(site: Site, two: RowCases, seed: int) -> dict[str, str]:
     return cellfiles.pictures_of(cell, two.evaluations[seed])
 
 
-def _page(found: RowCases, seed: int) -> str:
-    run = found.looks[seed].run
+def _page(row_cases: RowCases, seed: int) -> str:
+    run = row_cases.looks[seed].run
     return run.page if run else ""
 
 
-def _pair(one: RowCases, two: RowCases, want: Wanted) -> dict[str, Any] | None:
+def _pair(one: RowCases, two: RowCases, want: ScoreChoice) -> dict[str, Any] | None:
     """Two rows on the cases that both have, means over seeds: how often and how far the second is better."""
     ours, theirs = two.means, one.means
-    names = percase.paired(theirs, ours)
+    names = case_scores.paired(theirs, ours)
     if not names:
         return None
     gains = np.array([ours[name] - theirs[name] for name in names])
@@ -169,33 +186,33 @@ def _pair(one: RowCases, two: RowCases, want: Wanted) -> dict[str, Any] | None:
         "cases": len(names),
         "better": int(better.sum()),
         "worse": int(worse.sum()),
-        "mean": words.signed(float(gains.mean())),
-        "median": words.signed(float(np.median(gains))),
+        "mean": phrases.signed(float(gains.mean())),
+        "median": phrases.signed(float(np.median(gains))),
     }
 
 
 def _charts(
-    found: Sequence[RowCases], one: RowCases | None, two: RowCases | None, want: Wanted
+    scored: Sequence[RowCases], one: RowCases | None, two: RowCases | None, want: ScoreChoice
 ) -> dict[str, Any]:
-    spreads = [percase.spread(each) for each in found]
-    pair = percase.paired(one.means, two.means) if one and two else []
+    spreads = [case_scores.spread(row_cases) for row_cases in scored]
+    pair = case_scores.paired(one.means, two.means) if one and two else []
     return {
         "axis": MEASURES[want.measure][0],
         "rows": [
             {
-                "label": views.short(each.row.facts.label, 60),
+                "label": views.short(row_cases.row.facts.label, 60),
                 "box": spread.box if spread else [],
                 "seeds": [
-                    {"seed": seed, "cell": look.cell.cell, "page": _page(each, seed)}
-                    for seed, look in each.looks.items()
+                    {"seed": seed, "cell": look.cell.cell, "page": _page(row_cases, seed)}
+                    for seed, look in row_cases.looks.items()
                 ],
                 "points": [
                     [round(value, 4), views.short(case, 60), place]
-                    for place, cases in enumerate(each.seeds.values())
+                    for place, cases in enumerate(row_cases.seeds.values())
                     for case, value in cases.items()
                 ],
             }
-            for each, spread in zip(found, spreads, strict=True)
+            for row_cases, spread in zip(scored, spreads, strict=True)
         ],
         "pair": {
             "x": views.short(one.row.facts.label, 60) if one else "",
@@ -205,7 +222,7 @@ def _charts(
     }
 
 
-def _point(one: RowCases, two: RowCases, case: str, want: Wanted) -> dict[str, Any]:
+def _point(one: RowCases, two: RowCases, case: str, want: ScoreChoice) -> dict[str, Any]:
     """A case in both rows, and the run in which the second row does worst on it."""
     seed = _seeds(two, case, want)[0]
     return {

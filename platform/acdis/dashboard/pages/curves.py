@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from acdis.dashboard import histories, views
-from acdis.dashboard.choice import MOST, Row, choose
+from acdis.dashboard.chosen_rows import MOST, Row, choose
 from acdis.dashboard.histories import LOSS, VALIDATION, Curve, History
 from acdis.vocabulary import REGIONS
 
@@ -24,7 +24,7 @@ _FIRST = (f"{VALIDATION}dice/mean", *(f"{VALIDATION}dice/{region}/mean" for regi
 
 
 @dataclass(frozen=True)
-class Went:
+class CellCurves:
     """How a row's trainings went, by seed."""
 
     row: Row
@@ -63,33 +63,33 @@ def curves(
     site = views.site(request)
     chosen = choose(site, spec, row)
     band = band if band in BANDS else "range"
-    went = [Went(each, _seeds(site, each, seed)) for each in chosen.rows]
-    found = [each for each in went if each.seeds]
-    names = _names(found)
+    went = [CellCurves(chosen_row, _seeds(site, chosen_row, seed)) for chosen_row in chosen.rows]
+    drawn = [row_curves for row_curves in went if row_curves.seeds]
+    names = _names(drawn)
     shown = (
         [name for name in names if name.startswith(show)]
         if show in KINDS
         else [n for n in names if n == show]
     )
-    charts = [_chart(found, name, band) for name in shown[:CHARTS]]
+    charts = [_chart(drawn, name, band) for name in shown[:CHARTS]]
     return views.of_spec(
         request,
         "curves",
         chosen.plan,
         chosen=chosen,
         most=MOST,
-        rows=found,
-        lacking=[each.row for each in went if not each.seeds],
-        seeds=sorted({cell.seed for each in chosen.plan.rows for cell in each.cells}),
+        rows=drawn,
+        lacking=[row_curves.row for row_curves in went if not row_curves.seeds],
+        seeds=sorted({cell.seed for facts in chosen.plan.rows for cell in facts.cells}),
         seed=seed,
         bands=BANDS,
         band=band,
         kinds=KINDS,
         names=names,
         show=show,
-        charts=[each for each in charts if each.curves],
+        charts=[chart for chart in charts if chart.curves],
         left=max(0, len(shown) - CHARTS),
-        data=[_data(each, found) for each in charts if each.curves],
+        data=[_data(chart, drawn) for chart in charts if chart.curves],
         points=histories.POINTS,
     )
 
@@ -97,30 +97,33 @@ def curves(
 def _seeds(site: Any, row: Row, seed: str) -> dict[int, History]:
     """Histories of the row's cells; of one seed alone where the address names it."""
     looks = [look for look in row.looks if not seed or str(look.cell.seed) == seed]
-    found = {look.cell.seed: histories.of(site, look) for look in looks}
-    return {number: history for number, history in found.items() if history is not None}
+    by_seed = {look.cell.seed: histories.of(site, look) for look in looks}
+    return {number: history for number, history in by_seed.items() if history is not None}
 
 
-def _names(found: Sequence[Went]) -> list[str]:
+def _names(drawn: Sequence[CellCurves]) -> list[str]:
     """Of all curves: validation and the whole loss first, then term by term."""
-    every = {name for each in found for history in each.seeds.values() for name in history.values}
+    every = {name for row_curves in drawn for history in row_curves.seeds.values() for name in history.values}
     return [*(name for name in _FIRST if name in every), *sorted(every - set(_FIRST))]
 
 
-def _chart(found: Sequence[Went], name: str, band: str) -> Chart:
-    made = {each.row.facts.id: histories.together(list(each.seeds.values()), name, band) for each in found}
+def _chart(drawn: Sequence[CellCurves], name: str, band: str) -> Chart:
+    made = {
+        row_curves.row.facts.id: histories.together(list(row_curves.seeds.values()), name, band)
+        for row_curves in drawn
+    }
     return Chart(name, {row: curve for row, curve in made.items() if curve is not None})
 
 
-def _data(chart: Chart, found: Sequence[Went]) -> dict[str, Any]:
+def _data(chart: Chart, drawn: Sequence[CellCurves]) -> dict[str, Any]:
     """For the script, numbers with five digits."""
-    ids = [each.row.facts.id for each in found]
+    ids = [row_curves.row.facts.id for row_curves in drawn]
     return {
         "dice": chart.name.startswith(VALIDATION),
         "curves": [
             {
                 "row": ids.index(row),
-                "label": views.short(found[ids.index(row)].row.facts.label, 60),
+                "label": views.short(drawn[ids.index(row)].row.facts.label, 60),
                 "epochs": curve.epochs.tolist(),
                 "mean": _digits(curve.mean),
                 "low": _digits(curve.low),

@@ -12,10 +12,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from acdis import home
-from acdis.ablation.pace import remaining, steps_done
-from acdis.ablation.survey import STATUSES
+from acdis.ablation.standings import WORDS, word_of
+from acdis.cells.time_left import remaining, steps_done
 from acdis.dashboard import views
-from acdis.dashboard.site import Look, Site
+from acdis.dashboard.state import SeenCell, Site
 from acdis.report.facts import PHANTOM_WARNING, SpecFacts
 
 router = APIRouter()
@@ -26,7 +26,7 @@ class Progress:
     """One spec on the page.
 
     Attributes:
-        counts: cells by status; a cell that serves several rows counts once.
+        counts: cells by state; a cell that serves several rows counts once.
         left: seconds of training that are left with as many cells side by side as now; none: not known.
         hours: spent so far, by `cpu` or `gpu`.
         at_work, failed: of them what is shown one by one.
@@ -36,12 +36,12 @@ class Progress:
     counts: Mapping[str, int]
     left: float | None
     hours: Mapping[str, float]
-    at_work: Sequence[Look]
-    failed: Sequence[Look]
+    at_work: Sequence[SeenCell]
+    failed: Sequence[SeenCell]
 
     @property
     def cells(self) -> int:
-        """Of all statuses."""
+        """Of all states."""
         return sum(self.counts.values())
 
 
@@ -56,9 +56,14 @@ def live(request: Request) -> Response:
     """What changes on it: figures, and the piece of the page that shows them."""
     context = _context(views.site(request))
     specs = [
-        {"spec": each.spec.name, "cells": each.cells, "left_seconds": each.left, "hours": each.hours}
-        | {status: each.counts[status] for status in STATUSES}
-        for each in context["specs"]
+        {
+            "spec": spec_progress.spec.name,
+            "cells": spec_progress.cells,
+            "left_seconds": spec_progress.left,
+            "hours": spec_progress.hours,
+        }
+        | {word: spec_progress.counts[word] for word in WORDS}
+        for spec_progress in context["specs"]
     ]
     html = views.part(request, "overview_specs.html", **context)
     return views.data({"running": context["running"], "specs": specs, "html": html})
@@ -66,15 +71,15 @@ def live(request: Request) -> Response:
 
 def _context(site: Site) -> dict[str, Any]:
     known = site.known()
-    found = [progress(spec, site.looks(spec)) for spec in known.specs.values()]
-    phantoms = any(each.spec.phantoms for each in found)
+    specs = [progress(spec, site.looks(spec)) for spec in known.specs.values()]
+    phantoms = any(spec_progress.spec.phantoms for spec_progress in specs)
     return {
-        "specs": found,
+        "specs": specs,
         "problems": known.problems,
         "trouble": site.trouble(),
-        "running": sum(each.counts["running"] for each in found),
+        "running": sum(spec_progress.counts["running"] for spec_progress in specs),
         "warning": PHANTOM_WARNING if phantoms else "",
-        "statuses": STATUSES,
+        "statuses": WORDS,
         "doing": doing,
         "file_of": {path.stem: _short_path(path) for path in site.settings.specs},
     }
@@ -86,17 +91,16 @@ def _short_path(path: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def progress(spec: SpecFacts, looks: Sequence[Look]) -> Progress:
+def progress(spec: SpecFacts, looks: Sequence[SeenCell]) -> Progress:
     """How far a spec is."""
     cells = {look.cell.cell or f"{look.row}/{look.cell.seed}": look for look in looks}
-    counts = Counter(dict.fromkeys(STATUSES, 0)) + Counter()
-    counts.update(look.seen.status for look in cells.values())
+    counts = Counter(word_of(look.seen.status, look.seen.state) for look in cells.values())
     hours: Counter[str] = Counter()
     for look in cells.values():
         hours.update(look.cell.hours)
     return Progress(
         spec,
-        {status: counts[status] for status in STATUSES},
+        {word: counts[word] for word in WORDS},
         left(list(cells.values())),
         dict(hours),
         [look for look in cells.values() if look.seen.status == "running"],
@@ -104,7 +108,7 @@ def progress(spec: SpecFacts, looks: Sequence[Look]) -> Progress:
     )
 
 
-def left(looks: Sequence[Look]) -> float | None:
+def left(looks: Sequence[SeenCell]) -> float | None:
     """Seconds of training steps until the last cell is trained, as many side by side as run now.
 
     A cell that has not begun is taken to need what the others need (their median). None where nothing has
@@ -132,7 +136,7 @@ def _ahead(state: Mapping[str, Any], usual: float) -> float:
     return float(state.get("projected_seconds", usual))
 
 
-def doing(look: Look) -> str:
+def doing(look: SeenCell) -> str:
     """What a cell at work does just now."""
     state = look.seen.state
     said = str(state.get("status", "running"))

@@ -8,12 +8,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from acdis.ablation.pace import clock
+from acdis.cells.time_left import clock
 from acdis.dashboard import cellfiles, cellview, views
 from acdis.dashboard.cellview import View
-from acdis.dashboard.site import NotThereError, Site
+from acdis.dashboard.state import NotThereError, Site
 from acdis.evaluation.scores import Scores
-from acdis.report import words
+from acdis.report import floors, phrases
 from acdis.report.collect import code_of, standing
 from acdis.report.facts import PHANTOM_WARNING, SpecFacts
 from acdis.vocabulary import REGIONS
@@ -26,7 +26,7 @@ MEASURES = {"Dice, %": 100.0, "ET500, %": 100.0, "HD95, mm": 1.0}
 
 @dataclass(frozen=True)
 class Difference:
-    """A key on which two cells differ; `words.ABSENT` where one has it not."""
+    """A key on which two cells differ; `phrases.ABSENT` where one has it not."""
 
     key: str
     ours: str
@@ -42,6 +42,7 @@ def run(request: Request, cell: str = "", against: str | None = None, spec: str 
     shown = cellview.view(site, cell)
     facts = _spec(site, shown, spec)
     other = _other(site, shown, facts, against)
+    scores = cellview.scores(site, shown)
     return views.page(
         request,
         "run.html",
@@ -59,13 +60,17 @@ def run(request: Request, cell: str = "", against: str | None = None, spec: str 
         code=differences(_lineage(shown), _lineage(other)) if other else [],
         origin=_lineage(shown),
         facts_of=_facts(site, shown),
-        figures=_figures(site, shown, other),
+        figures=_figures(site, shown, other, scores),
+        below=floors.below(scores) if scores else [],
+        on_floors=floors.notes(scores) if scores else [],
+        hd95=_hd95(scores),
+        hd95_of_other=_penalties(cellview.scores(site, other)) if other and _alike(shown, other) else "",
         alike=other is None or _alike(shown, other),
         regions=REGIONS,
         pictures=_pictures(shown),
         files=cellfiles.listed(shown.cell) if shown.cell else ([], False),
         command=f"python experiments/main.py report figures {shown.name}",
-        standing=standing(shown.cell, dict(shown.state)) if shown.cell else "",
+        standing=standing(shown.cell, dict(shown.state)) if shown.cell and not scores else "",
         warning=PHANTOM_WARNING if _on_phantoms(shown) else "",
         trouble=site.trouble(),
         damage=shown.cell.damage() if shown.cell else [],
@@ -76,10 +81,10 @@ def run(request: Request, cell: str = "", against: str | None = None, spec: str 
 def picture(request: Request, cell: str, path: str) -> Response:
     """A PNG of the cell's folder, and of nothing else."""
     try:
-        found = views.site(request).folders.cell(cell)
+        opened = views.site(request).folders.cell(cell)
     except LookupError:
         raise NotThereError("There is no such cell here.") from None
-    return Response(cellfiles.picture(found, path), media_type="image/png")
+    return Response(cellfiles.picture(opened, path), media_type="image/png")
 
 
 def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[Difference]:
@@ -88,8 +93,10 @@ def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[Diff
     for side in (ours, theirs):  # MLflow's parameters lack what does not change the figures
         if not any(key.startswith(cellview.ELSEWHERE) for key in side):
             keys = [key for key in keys if not key.startswith(cellview.ELSEWHERE)]
-    found = (Difference(key, ours.get(key, words.ABSENT), theirs.get(key, words.ABSENT)) for key in keys)
-    return [each for each in found if each.ours != each.theirs]
+    compared = (
+        Difference(key, ours.get(key, phrases.ABSENT), theirs.get(key, phrases.ABSENT)) for key in keys
+    )
+    return [difference for difference in compared if difference.ours != difference.theirs]
 
 
 def _which(request: Request, site: Site, spec: str) -> Response:
@@ -150,8 +157,8 @@ def _offered(facts: SpecFacts, shown: View) -> list[tuple[str, str]]:
     rows, seeds = {row for row, _ in here}, {seed for _, seed in here}
     cells = [(row, cell) for row in facts.rows for cell in row.cells if cell.cell not in ("", shown.name)]
     cells.sort(key=lambda pair: (pair[1].seed not in seeds, pair[0].id not in rows))
-    found = {cell.cell: f"{views.short(row.label, 60)}, seed {cell.seed}" for row, cell in cells}
-    return list(found.items())[:OFFERED]
+    labels = {cell.cell: f"{views.short(row.label, 60)}, seed {cell.seed}" for row, cell in cells}
+    return list(labels.items())[:OFFERED]
 
 
 def _lineage(shown: View) -> dict[str, str]:
@@ -167,28 +174,28 @@ def _facts(site: Site, shown: View) -> dict[str, str]:
     hours = (
         site.folders.hours(shown.name, state) if shown.cell else dict(shown.run.hours if shown.run else {})
     )
-    found = {
+    facts = {
         "state": shown.status if shown.cell else (shown.run.status.lower() if shown.run else ""),
         "code": code_of(shown.tags),
-        "hours": words.hours(hours),
-        "epochs": f"{state.get('done', 0)} of {state['epochs']}" if "epochs" in state else words.ABSENT,
+        "hours": phrases.hours(hours),
+        "epochs": f"{state.get('done', 0)} of {state['epochs']}" if "epochs" in state else phrases.ABSENT,
         "a step": _number(state.get("step_seconds"), "{:.2f} s"),
         "at its peak": _number(state.get("peak_bytes"), "{:.1f} GiB", 2**-30),
-        "workers": str(state.get("workers", words.ABSENT)),
+        "workers": str(state.get("workers", phrases.ABSENT)),
     }
     if shown.run and shown.run.start and shown.run.end and shown.run.end >= shown.run.start:
-        found["in MLflow"] = clock((shown.run.end - shown.run.start) / 1000)
-    return found | {f"{name} cases": str(len(cases)) for name, cases in shown.splits.items()}
+        facts["in MLflow"] = clock((shown.run.end - shown.run.start) / 1000)
+    return facts | {f"{name} cases": str(len(cases)) for name, cases in shown.splits.items()}
 
 
 def _number(value: Any, form: str, scale: float = 1.0) -> str:
     good = isinstance(value, int | float) and not isinstance(value, bool)
-    return form.format(scale * value) if good else words.ABSENT
+    return form.format(scale * value) if good else phrases.ABSENT
 
 
-def _figures(site: Site, shown: View, other: View | None) -> list[dict[str, Any]]:
+def _figures(site: Site, shown: View, other: View | None, scores: Scores | None) -> list[dict[str, Any]]:
     """Means over cases and subsets by measure and region: this cell's, the other's, the difference."""
-    mine = _means(cellview.scores(site, shown))
+    mine = _means(scores)
     theirs = _means(cellview.scores(site, other)) if other and _alike(shown, other) else {}
     return [
         {
@@ -196,7 +203,7 @@ def _figures(site: Site, shown: View, other: View | None) -> list[dict[str, Any]
             "region": region,
             "ours": value,
             "theirs": theirs.get((measure, region)),
-            "delta": words.signed(value - theirs[measure, region]) if (measure, region) in theirs else "",
+            "delta": phrases.signed(value - theirs[measure, region]) if (measure, region) in theirs else "",
         }
         for (measure, region), value in mine.items()
     ]
@@ -207,14 +214,26 @@ def _alike(shown: View, other: View) -> bool:
     return "" in (shown.evaluation, other.evaluation) or shown.evaluation == other.evaluation
 
 
-def _means(found: Scores | None) -> dict[tuple[str, str], float]:
-    if found is None:
+def _hd95(scores: Scores | None) -> str:
+    """What is counted where a mask is empty, and how often; nothing without HD95."""
+    return f"{phrases.HD95_RULE[:-1]}; {counts}." if (counts := _penalties(scores)) else ""
+
+
+def _penalties(scores: Scores | None) -> str:
+    """How many of the distances are penalties; nothing without HD95."""
+    if scores is None or scores.hd95 is None:
+        return ""
+    return phrases.penalties(scores.penalties, len(scores.cases))
+
+
+def _means(scores: Scores | None) -> dict[tuple[str, str], float]:
+    if scores is None:
         return {}
     dice, et500, hd95 = MEASURES
-    means = {(dice, region): 100 * float(found.dice[..., at].mean()) for at, region in enumerate(REGIONS)}
-    means[et500, "ET"] = 100 * float(found.dice_et500.mean())
-    if found.hd95 is not None:
-        means |= {(hd95, region): float(found.hd95[..., at].mean()) for at, region in enumerate(REGIONS)}
+    means = {(dice, region): 100 * float(scores.dice[..., at].mean()) for at, region in enumerate(REGIONS)}
+    means[et500, "ET"] = 100 * float(scores.dice_et500.mean())
+    if scores.hd95 is not None:
+        means |= {(hd95, region): float(scores.hd95[..., at].mean()) for at, region in enumerate(REGIONS)}
     return {key: value for key, value in means.items() if value == value}  # false for NaN
 
 
@@ -222,8 +241,8 @@ def _pictures(shown: View) -> list[str]:
     """Relative paths: segmentations, figures of the paper, curves."""
     if shown.cell is None:
         return []
-    found, _ = cellfiles.listed(shown.cell)
-    return [file.path for file in found if file.is_picture][:24]
+    files, _ = cellfiles.listed(shown.cell)
+    return [file.path for file in files if file.is_picture][:24]
 
 
 def _on_phantoms(shown: View) -> bool:

@@ -10,26 +10,29 @@ from fastapi import APIRouter, Request, Response
 
 from acdis.dashboard import views
 from acdis.dashboard.results import Result
+from acdis.report import floors, phrases
 from acdis.report.comparison import Figures
-from acdis.report.gains import gains
+from acdis.report.floors import Levels
+from acdis.report.modality_gains import gains
 from acdis.report.paper.published import SOURCE, table1
-from acdis.report.sections import PRESENT
-from acdis.report.tables import ABSENT
 from acdis.vocabulary import MODALITIES, REGIONS, SUBSETS, subset_name
 
 router = APIRouter()
 #: What `against` begins with where it means a method of the paper's Table 1.
 PAPER = "paper:"
+#: And where it means what scores are held against.
+FLOORS = {"floor:brain": floors.BRAIN, "floor:rule": floors.RULE}
 METRICS = {"dice": "Dice, %", "hd95": "HD95, mm"}
 
 
 @dataclass(frozen=True)
 class Side:
-    """Figures of one side: [15, 3], named, and how they stand."""
+    """Figures of one side: [15, 3], named, how they stand, and how many distances are penalties."""
 
     name: str
     values: np.ndarray
     about: str
+    penalties: str = ""
 
 
 @router.get("/subsets")
@@ -39,24 +42,34 @@ def subsets(
     """The page."""
     if not spec:
         return views.choose(request, "Subsets", "/subsets")
-    site = views.site(request)
-    result = site.results.soon(spec)
-    facts, _, comparison = result.compared
-    found = comparison.figures
+    result = views.results(request).soon(spec)
+    facts, rows, comparison = result.compared
+    figures = comparison.figures
     metric = metric if metric in METRICS else "dice"
-    names = [each.id for each in facts.rows if each.id in found]
+    names = [row_facts.id for row_facts in facts.rows if row_facts.id in figures]
     chosen = row if row in names else (names[-1] if names else "")
     one = _of_row(result, chosen, metric) if chosen else None
-    other = _other(result, against, metric)
+    held = (
+        next((floors.of_row(row_scores) for row_scores in rows if row_scores.id == chosen), None)
+        if metric == "dice"
+        else None
+    )
+    other = _floor(held, against) if against in FLOORS else _other(result, against, metric)
+    of_row = [row_scores for row_scores in rows if row_scores.id == chosen] if held else []
     return views.of_spec(
         request,
         "subsets",
         facts,
+        below=floors.first_lines(of_row),
+        on_floors=floors.notes_on(of_row),
         names=names,
-        labels={each.id: each.label for each in facts.rows},
-        notes={each.id: each.note for each in facts.rows},
+        labels={row_facts.id: row_facts.label for row_facts in facts.rows},
+        notes={row_facts.id: row_facts.note for row_facts in facts.rows},
         methods=list(table1()),
         paper=PAPER,
+        floors=FLOORS if held else {},
+        beside=held.beside() if held and not other else [],
+        brain=held.brain.tolist() if held else [],
         metric=metric,
         metrics=METRICS,
         row=chosen,
@@ -68,23 +81,25 @@ def subsets(
         charts=_charts(one, other, metric) if one else None,
         regions=REGIONS,
         modalities=MODALITIES,
+        hd95=phrases.HD95_RULE if metric == "hd95" else "",
     )
 
 
 def _of_row(result: Result, row: str, metric: str) -> Side | None:
     facts, _, comparison = result.compared
-    found = comparison.figures.get(row)
-    if found is None or (metric == "hd95" and found.hd95 is None):
+    figures = comparison.figures.get(row)
+    if figures is None or (metric == "hd95" and figures.hd95 is None):
         return None
-    label = next(each.label for each in facts.rows if each.id == row)
-    values = found.subsets if metric == "dice" else found.hd95
+    label = next(row_facts.label for row_facts in facts.rows if row_facts.id == row)
+    values = figures.subsets if metric == "dice" else figures.hd95
     assert values is not None
-    return Side(label, values, _about(found))
+    penalties = phrases.penalties(figures.penalties, figures.scores) if metric == "hd95" else ""
+    return Side(label, values, _about(figures), penalties)
 
 
-def _about(found: Figures) -> str:
-    seeds = "1 seed: no spread" if found.seeds == 1 else f"mean of {found.seeds} seeds"
-    low, high = found.cases
+def _about(figures: Figures) -> str:
+    seeds = "1 seed: no spread" if figures.seeds == 1 else f"mean of {figures.seeds} seeds"
+    low, high = figures.cases
     cases = "" if not high else f", {low} cases" if low == high else f", {low} to {high} cases"
     return seeds + cases
 
@@ -97,6 +112,13 @@ def _other(result: Result, against: str, metric: str) -> Side | None:
     return _of_row(result, against, metric) if against else None
 
 
+def _floor(held: Levels | None, against: str) -> Side | None:
+    if held is None:
+        return None
+    values = np.tile(held.brain, (len(SUBSETS), 1)) if against == "floor:brain" else held.rule
+    return None if values is None else Side(FLOORS[against], values, f"{held.cases} cases")
+
+
 def _shown(one: Side, other: Side | None) -> np.ndarray:
     return one.values if other is None else one.values - other.values
 
@@ -105,7 +127,7 @@ def _table(one: Side, other: Side | None) -> list[dict[str, Any]]:
     """The same figures as text, the mean over the 15 last."""
     values = _shown(one, other)
     lines = [
-        {"name": subset_name(subset), "marks": _marks(subset), "values": values[place].tolist()}
+        {"name": subset_name(subset), "marks": phrases.marks(subset), "values": values[place].tolist()}
         for place, subset in enumerate(SUBSETS)
     ]
     return [
@@ -114,15 +136,11 @@ def _table(one: Side, other: Side | None) -> list[dict[str, Any]]:
     ]
 
 
-def _marks(subset: tuple[str, ...]) -> list[str]:
-    return [PRESENT if modality in subset else ABSENT for modality in MODALITIES]
-
-
 def _charts(one: Side, other: Side | None, metric: str) -> dict[str, Any]:
     values = _shown(one, other)
     added = [gains(one.values)] + ([gains(other.values)] if other else [])
     return {
-        "subsets": [" ".join(_marks(subset)) for subset in SUBSETS],
+        "subsets": [" ".join(phrases.marks(subset)) for subset in SUBSETS],
         "names": [" + ".join(subset) for subset in SUBSETS],
         "regions": REGIONS,
         "modalities": MODALITIES,

@@ -18,10 +18,11 @@ from acdis.methods.base import MAIN, Batch, Method, Terms, poly
 from acdis.networks import modalities
 from acdis.networks.afeb import AFEB, ConvAFEB
 from acdis.networks.batch_norm import statistics
+from acdis.networks.convolution import Conv3d
 from acdis.networks.discriminator import PatchDiscriminator
 from acdis.networks.mfsb import MFSB, ConvMFSB, means
 from acdis.networks.modalities import Levels
-from acdis.networks.unet import Conv3d, Decoder, Encoder, FusionDecoder, set_norm
+from acdis.networks.unet import Decoder, Encoder, FusionDecoder, set_norm
 from acdis.vocabulary import CLASSES, MODALITIES
 
 log = logging.getLogger(__name__)
@@ -74,10 +75,11 @@ class ACDIS(Method):
         self.auxiliary_adapters = nn.ModuleList(
             Conv3d(width, count * width, 1) for width in widths if options.aux_fusion == "adapter"
         )
-        self.discriminator = PatchDiscriminator(widths[-1]) if "adver" in options.synthesis else None
+        judged = "adver" in options.synthesis
+        self.discriminator = PatchDiscriminator(widths[-1], options.judge_widths) if judged else None
         set_norm(self, options.norm)
         self.register_buffer("synthesising", torch.tensor(False))
-        _log_stand_ins(self.stand_in_report())
+        _log_stand_ins(stand_in_report(options))
 
     def encode(self, images: Tensor, origin: Tensor | None = None) -> Encoded:
         """`[B, 4, D, H, W]` to f_m of every modality, available or not: no modality sees another here."""
@@ -176,16 +178,6 @@ class ACDIS(Method):
             settings[DISCRIMINATOR] = {"lr": rate}
         return settings
 
-    def parameter_report(self) -> dict[str, int]:
-        """Parameters per child, of the whole ("total") and of what inference needs ("inference")."""
-        report = {name: _count(child) for name, child in self.named_children()}
-        kept = [count for name, count in report.items() if name not in self.training_only]
-        return report | {"total": sum(report.values()), "inference": sum(kept)}
-
-    def stand_in_report(self) -> dict[str, dict[str, int]]:
-        """{"afeb level 1": {"block": …, "stand_in": …}, …}: parameters of a block and of what replaces it."""
-        return stand_in_report(self.options)
-
     def _enhance(self, before: Sequence[Sequence[Tensor]]) -> Levels:
         """AFEB on every modality and level."""
         after = [
@@ -252,7 +244,11 @@ class ACDIS(Method):
 
 
 def stand_in_report(options: ACDISOptions) -> dict[str, dict[str, int]]:
-    """Parameters of AFEB, MFSB and their stand-ins per level, for one modality; nothing is allocated."""
+    """Parameters of AFEB, MFSB and their stand-ins per level, for one modality; nothing is allocated.
+
+    Returns:
+        {"afeb level 1": {"block": …, "stand_in": …}, …}.
+    """
     report = {}
     with torch.device("meta"):
         for level in range(options.levels):
@@ -283,7 +279,10 @@ def _afeb(options: ACDISOptions, level: int) -> AFEB:
 
 def _conv_afeb(options: ACDISOptions, level: int) -> ConvAFEB:
     with torch.device("meta"):
-        budget = _count(_afeb(options, level))
+        block = _afeb(options, level)
+        budget = _count(block)
+        if options.afeb_budget == "without_positions" and block.distant is not None:
+            budget -= block.distant.position.numel()
     return ConvAFEB(options.widths[level], budget, options.padding)
 
 
@@ -318,9 +317,9 @@ def _complete(known: Levels, made: Sequence[Sequence[Tensor]], available: Tensor
     return tuple(
         tuple(
             modalities.where(available[:, m], f, f_hat.to(f.dtype))
-            for m, (f, f_hat) in enumerate(zip(level, found, strict=True))
+            for m, (f, f_hat) in enumerate(zip(level, synthesised, strict=True))
         )
-        for level, found in zip(known, made, strict=True)
+        for level, synthesised in zip(known, made, strict=True)
     )
 
 

@@ -54,8 +54,8 @@ def consistency_terms(
     flat: Named = {}
     for level in options.judged_levels:
         shares: list[Tensor] = []
-        for found in distances(features[level], auxiliary[level], options.consistency, options, "mean"):
-            for name, value in found.items():
+        for terms in distances(features[level], auxiliary[level], options.consistency, options, "mean"):
+            for name, value in terms.items():
                 (shares if name == "flat" else collected[name]).append(value)
         if shares:
             flat[f"flat_windows/level_{level + 1}"] = mean(shares)
@@ -97,7 +97,7 @@ def synthesis_terms(levels: Sequence[Sequence[Pair]], options: Options) -> Named
     names = [name for name in options.synthesis if name != "adver"]
     measured = [[(pair.judged, _measure(pair, names, options)) for pair in pairs] for pairs in levels]
     return {
-        name: mean([over_samples([(judged, found[name]) for judged, found in level]) for level in measured])
+        name: mean([over_samples([(judged, losses[name]) for judged, losses in level]) for level in measured])
         for name in names
     }
 
@@ -115,7 +115,7 @@ def generator_term(discriminator: nn.Module, bottleneck: Sequence[Pair], weight:
     """L_Adver as it enters the sum: the discriminator's parameters are constants here."""
     frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
     logits = [(pair.judged, functional_call(discriminator, frozen, (pair.made,))) for pair in bottleneck]
-    values = [(judged, synthesis.adversarial_real(found, "sample")) for judged, found in logits]
+    values = [(judged, synthesis.adversarial_real(logit, "sample")) for judged, logit in logits]
     return weight * over_samples(values)
 
 

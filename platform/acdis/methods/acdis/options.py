@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -13,11 +13,14 @@ SynthesisLoss = Literal["mse", "adver", "var", "covar"]
 
 CONSISTENCY: tuple[ConsistencyLoss, ...] = ("var", "covar", "mse", "kl")
 SYNTHESIS: tuple[SynthesisLoss, ...] = ("mse", "adver", "var", "covar")
+Channels = Annotated[int, Field(ge=1, le=4096)]
 WINDOWED = frozenset({"var", "covar"})
 
 
 class Options(MethodOptions):
     """What only ACDIS knows."""
+
+    came_later: ClassVar[dict[str, Any]] = {"afeb_budget": "all", "discriminator_widths": [256, 512]}
 
     base_width: PositiveInt = Field(
         16, le=1024, description="channels of the finest level, doubled at each below (RFNet: 16/32/64/128)"
@@ -36,6 +39,11 @@ class Options(MethodOptions):
         "afeb",
         description="AFEB, or in its place 3×3×3 convolutions with as many parameters (Tables 2 and 3: "
         "ablation)",
+    )
+    afeb_budget: Literal["all", "without_positions"] = Field(
+        "all",
+        description="parameters that the convolutions in AFEB's place have: as many as the block (the "
+        "paper), or as many as it has without its position encoding, which costs no arithmetic",
     )
     afeb_attention: Literal["all", "bottleneck"] = Field(
         "all",
@@ -107,6 +115,12 @@ class Options(MethodOptions):
         1e-4, description="of the discriminator's own Adam; the paper gives none: as the network's"
     )
 
+    discriminator_widths: tuple[Channels, Channels] | None = Field(
+        None,
+        description="channels of the discriminator's two inner maps; none: 2 and 4 times the bottleneck's, "
+        "256 and 512 at the paper's scale; the paper gives none",
+    )
+
     @field_validator("consistency", "synthesis", "consistency_levels")
     @classmethod
     def _in_order(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
@@ -116,7 +130,7 @@ class Options(MethodOptions):
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
             raise ValueError(f"{twice[0]!r} is given twice")
-        order = (*CONSISTENCY, "adver")
+        order = (*CONSISTENCY, *SYNTHESIS)  # the first place of a name counts
         return tuple(
             sorted(values, key=lambda value: value if isinstance(value, int) else order.index(value))
         )
@@ -142,10 +156,17 @@ class Options(MethodOptions):
         """Levels of the consistency losses, counted from 0."""
         return tuple(level - 1 for level in self.consistency_levels or range(1, self.levels + 1))
 
+    @property
+    def judge_widths(self) -> tuple[int, int]:
+        """Channels of the discriminator's inner maps."""
+        return self.discriminator_widths or (2 * self.widths[-1], 4 * self.widths[-1])
+
     def without_effect(self) -> dict[str, str]:
         reasons: dict[str, str] = {}
         if self.afeb == "conv":
             reasons |= dict.fromkeys(("afeb_attention", "afeb_tokens"), "with method.options.afeb 'conv'")
+        else:
+            reasons["afeb_budget"] = "with method.options.afeb 'afeb'"
         if self.mfsb == "conv":
             reasons["mfsb_kernel"] = "with method.options.mfsb 'conv'"
         if not self.consistency:
@@ -157,7 +178,7 @@ class Options(MethodOptions):
         if not WINDOWED & {*self.consistency, *self.synthesis}:
             reasons |= dict.fromkeys(("window", "stride"), "without 'var' or 'covar' among the losses")
         if "adver" not in self.synthesis:
-            names = ("adversarial_weight", "discriminator_learning_rate")
+            names = ("adversarial_weight", "discriminator_learning_rate", "discriminator_widths")
             reasons |= dict.fromkeys(names, "without 'adver' in method.options.synthesis")
         return reasons
 
@@ -166,4 +187,8 @@ class Options(MethodOptions):
 
     def settled(self) -> dict[str, Any]:
         levels = [level + 1 for level in self.judged_levels]
-        return {"consistency_levels": levels, "stride": self.stride or self.window}
+        return {
+            "consistency_levels": levels,
+            "stride": self.stride or self.window,
+            "discriminator_widths": list(self.judge_widths),
+        }

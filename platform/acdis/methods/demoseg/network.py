@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acdis.networks.unet import Block, Conv3d
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
 from acdis.vocabulary import MODALITIES
 
 SLOPE = 0.01  # of LeakyReLU
@@ -28,7 +30,7 @@ def nearest() -> list[list[int]]:
         partners = [
             one if name == other else other for pairs in RANKS for one, other in pairs if name in (one, other)
         ]
-        order.append([MODALITIES.index(each) for each in (name, *partners)])
+        order.append([MODALITIES.index(modality) for modality in (name, *partners)])
     return order
 
 
@@ -86,7 +88,9 @@ class ShuffledConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         if self.order is not None:
-            order = self.order(x.mean((2, 3, 4)))
+            # In fp32 also of maps in half precision: rounded means tie, and so would scores.
+            means = x.mean((2, 3, 4), dtype=torch.promote_types(x.dtype, torch.float32))
+            order = self.order(means)
             x = x + x.gather(1, order[:, :, None, None, None].expand_as(x))
         result: Tensor = self.second(x)
         return result
@@ -105,6 +109,11 @@ class Stage(Block):
         result: Tensor = self.shuffle(self.entry(x))
         return result
 
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the entry gives, which the distillation reads, and the stage's result."""
+        entered = self.run(self.entry, x)
+        return entered, self.run(self.shuffle, entered)
+
 
 class Stems(nn.Module):
     """One stage per modality; its channels are four groups, one for each modality that it may stand for."""
@@ -118,6 +127,11 @@ class Stems(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """`[B, 4, D, H, W]` to each modality's `[B, C, D, H, W]`."""
         return tuple(stage(images[:, m : m + 1]) for m, stage in enumerate(self.stages))
+
+    def parts(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """`Stage.parts` of each modality."""
+        stages = enumerate(cast(Sequence[Stage], self.stages))
+        return [stage.parts(images[:, m : m + 1]) for m, stage in stages]
 
 
 def fill_slots(stems: Sequence[Tensor], available: Tensor) -> Tensor:
@@ -160,25 +174,25 @@ class UNet(nn.Module):
 
     Args:
         widths: channels, fine to coarse; the first is the slots'.
+        heads: of how many levels, the finest first, logits are made; none: of all but the lowest.
     """
 
-    def __init__(self, widths: Sequence[int], classes: int, shuffled: bool) -> None:
+    def __init__(self, widths: Sequence[int], classes: int, shuffled: bool, heads: int | None = None) -> None:
         super().__init__()
         pairs = list(itertools.pairwise(widths))
         self.encoder = nn.ModuleList(Stage(i, o, 2, False, shuffled) for i, o in pairs)
         self.rises = nn.ModuleList(nn.ConvTranspose3d(o, i, 2, stride=2, bias=False) for i, o in pairs)
         self.decoder = nn.ModuleList(Stage(2 * i, i, 1, False, shuffled) for i, _ in pairs)
-        self.heads = nn.ModuleList(Conv3d(i, classes, 1, bias=False) for i, _ in pairs)
+        self.heads = nn.ModuleList(Conv3d(i, classes, 1, bias=False) for i, _ in pairs[:heads])
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Logits, fine to coarse, each at its own size."""
+    def forward(self, x: Tensor, levels: int | None = None) -> list[Tensor]:
+        """Logits, fine to coarse, each at its own size; of `levels` of them, the finest first, or of all."""
         skips = [x]
         for stage in self.encoder:
             skips.append(stage(skips[-1]))
         x = skips.pop()
-        logits = []
-        steps = zip(self.rises, self.decoder, self.heads, skips, strict=True)
-        for rise, stage, head, skip in reversed(list(steps)):
+        maps = []
+        for rise, stage, skip in reversed(list(zip(self.rises, self.decoder, skips, strict=True))):
             x = stage(torch.cat([rise(x), skip], dim=1))
-            logits.append(head(x))
-        return logits[::-1]
+            maps.append(x)
+        return [head(x) for head, x in zip(self.heads[:levels], reversed(maps), strict=False)]

@@ -32,8 +32,8 @@ def soft_target(logits: Tensor, variant: Variant = "sound") -> Tensor:
     with torch.no_grad():
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
         p, q = precise.softmax(2), (precise / TEMPERATURE).softmax(2)
-        each = [_class(p[:, :, c], q[:, :, c], leaders, variant) for c, leaders in enumerate(LEADERS)]
-        raw = torch.stack(each, dim=1)
+        by_class = [_class(p[:, :, c], q[:, :, c], leaders, variant) for c, leaders in enumerate(LEADERS)]
+        raw = torch.stack(by_class, dim=1)
         return raw / raw.sum(1, keepdim=True)
 
 

@@ -12,12 +12,26 @@ from torch import Tensor, nn
 
 from acdis.methods.imfuse.scan import selective_scan
 from acdis.methods.mmformer.transformer import maps_of, tokens_of
+from acdis.networks.block import Block
 
 Scan = Literal["forward", "both"]
 _TAPS = 4  # of the causal convolution
 _LARGEST_STATE = 256
 _STEPS = (0.001, 0.1)  # of the scan, at the start: log-uniform between the two
 _SMALLEST_STEP = 1e-4
+
+
+class Step(nn.Linear):
+    """The step size of each channel of the scan, before softplus."""
+
+    def reset_parameters(self) -> None:
+        """Weights uniform within 1 / sqrt(inputs); biases that give log-uniform steps from 0.001 to 0.1."""
+        bound = self.in_features**-0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        low, high = (math.log(step) for step in _STEPS)
+        with torch.no_grad():
+            steps = torch.empty_like(self.bias).uniform_(low, high).exp().clamp(min=_SMALLEST_STEP)
+            self.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
 
 
 class Mamba(nn.Module):
@@ -31,15 +45,17 @@ class Mamba(nn.Module):
         self.enter = nn.Linear(width, 2 * inner, bias=False)
         self.convolution = nn.Conv1d(inner, inner, _TAPS, groups=inner, padding=_TAPS - 1)
         self.select = nn.Linear(inner, rank + 2 * state, bias=False)
-        self.step = nn.Linear(rank, inner)
-        self.logarithms = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(inner, 1))
-        self.past = nn.Parameter(torch.ones(inner))
+        self.step = Step(rank, inner)
+        self.logarithms = nn.Parameter(torch.empty(inner, state))
+        self.past = nn.Parameter(torch.empty(inner))
         self.leave = nn.Linear(inner, width, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Of its own: decays 1, 2, … of the states, and 1 past them."""
         with torch.no_grad():
-            nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
-            low, high = (math.log(step) for step in _STEPS)
-            steps = torch.empty(inner).uniform_(low, high).exp().clamp(min=_SMALLEST_STEP)
-            self.step.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
+            self.logarithms.copy_(torch.arange(1.0, self.logarithms.shape[1] + 1).log())
+        nn.init.ones_(self.past)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.scan == "forward":
@@ -61,7 +77,11 @@ class FusionTokens(nn.Module):
     def __init__(self, grid: tuple[int, int, int], width: int) -> None:
         super().__init__()
         self.grid = grid
-        self.table = nn.Parameter(torch.randn(math.prod(grid), width))
+        self.table = nn.Parameter(torch.empty(math.prod(grid), width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.table)
 
     def forward(self, grid: Sequence[int]) -> Tensor:
         """`[N, C]`; other grids than the training crop's read between its voxels."""
@@ -71,7 +91,7 @@ class FusionTokens(nn.Module):
         return tokens_of(F.interpolate(volume, size=tuple(grid), mode="trilinear", align_corners=False))[0]
 
 
-class MambaFusion(nn.Module):
+class MambaFusion(Block):
     """MFB: the four modalities' maps and a learnt one as one sequence; the learnt tokens come out as a map.
 
     Args:
@@ -85,8 +105,11 @@ class MambaFusion(nn.Module):
         self.mamba_norm, self.mamba = nn.LayerNorm(width), Mamba(width, scan)
         self.head_norm, self.head = nn.LayerNorm(width), nn.Linear(width, width)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         """`[B, C, D, H, W]` of each modality, zeros where it is missing, to one, in fp32 at least."""
+        return self.run(self.compute, *maps)
+
+    def compute(self, *maps: Tensor) -> Tensor:
         grid = maps[0].shape[2:]
         with torch.autocast(maps[0].device.type, enabled=False):
             precise = self.tokens.table.dtype

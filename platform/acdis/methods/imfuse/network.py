@@ -13,8 +13,9 @@ from acdis.methods.imfuse.fusion import MambaFusion, Scan
 from acdis.methods.mmformer.blocks import DecoderLevel, Encoder, Fusion, MonoDecoder, NormActConv
 from acdis.methods.mmformer.transformer import Generators, Positions, TransformerBlock, maps_of, tokens_of
 from acdis.networks import modalities
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
 from acdis.networks.modalities import Levels
-from acdis.networks.unet import Block, Conv3d
 
 
 class PlainLevel(Block):

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acdis.networks.unet import Block, Conv3d
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
 
 #: Cubes of a modality that are kept or masked whole, voxels of a side.
 CUBE = 16
@@ -32,10 +33,12 @@ class Residual(Block):
 
 
 class Maps(NamedTuple):
-    """Logits `[B, outputs, D, H, W]` at the crop's size: the last map, and the deep ones, coarsest first."""
+    """Logits `[B, outputs, D, H, W]` at the crop's size: the last map, and the deep ones, coarsest first;
+    and the coarsest features, `[B, 8 C, D/8, H/8, W/8]`."""
 
     full: Tensor
     deep: tuple[Tensor, ...]
+    bottleneck: Tensor
 
 
 class UNet(nn.Module):
@@ -63,22 +66,22 @@ class UNet(nn.Module):
         self.heads = nn.ModuleList(Conv3d(w, outputs, 1) for w in coarse_to_fine[:-1]) if deep else None
         self.last = Conv3d(width, outputs, 1)
 
-    def forward(self, x: Tensor) -> Maps:
-        """`[B, inputs, D, H, W]`, sides multiples of 8."""
+    def forward(self, x: Tensor, deep_maps: bool = True) -> Maps:
+        """`[B, inputs, D, H, W]`, sides multiples of 8; the deep maps may be left out."""
         size = x.shape[2:]
         x = self.encoder[0](self.entry(x))
         skips = [x]
         for down, stage in zip(self.downs, self.encoder[1:], strict=True):
             x = stage(down(x))
             skips.append(x)
-        deep = []
+        bottleneck, deep = x, []
         for level, (narrow, stage) in enumerate(zip(self.narrow, self.decoder, strict=True)):
             raised = F.interpolate(narrow(x), scale_factor=2, mode="nearest")
             x = stage(raised + skips[-2 - level])
-            if self.heads is not None and level < len(self.heads):
+            if deep_maps and self.heads is not None and level < len(self.heads):
                 head = self.heads[level](x)
                 deep.append(F.interpolate(head, size=size, mode="trilinear", align_corners=True))
-        return Maps(self.last(x), tuple(deep))
+        return Maps(self.last(x), tuple(deep), bottleneck)
 
 
 def cubes_kept(kept: Sequence[int], survivors: Sequence[int], grid: Sequence[int]) -> Tensor:

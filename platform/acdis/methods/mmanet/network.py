@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from acdis.networks import modalities
+from acdis.networks.block import Block
 from acdis.networks.modalities import Levels
-from acdis.networks.unet import Block, ConvNormAct, Decoder, Encoder, Padding
+from acdis.networks.unet import ConvNormAct, Decoder, Encoder, Padding
 
 
 class Fusion(Block):

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
 from acdis.networks.norm import InstanceNormAct
-from acdis.networks.unet import SLOPE, Block, Conv3d, Padding
+from acdis.networks.unet import SLOPE, Padding
 
 
 class NormActConv(nn.Module):

@@ -24,8 +24,8 @@ from acdis.methods.mmformer.transformer import (
     tokens_of,
 )
 from acdis.networks import modalities
+from acdis.networks.convolution import Conv3d
 from acdis.networks.modalities import Levels
-from acdis.networks.unet import Conv3d
 from acdis.vocabulary import CLASSES, MODALITIES
 
 
@@ -114,8 +114,8 @@ class MmFormer(Method):
         fused, *deep = (head(x) for head, x in zip(self.fusion_decoder.heads, maps, strict=True))
         mono = [self.mono_decoder(pyramid) for pyramid in pyramids]
         terms = named("fuse", segmentation.map_terms(segmentation.class_probabilities(fused), target, pool))
-        each = (segmentation.class_probabilities(logits) for logits in mono)
-        terms |= named("mono", segmentation.summed_map_terms(each, target, pool))
+        mono_probabilities = (segmentation.class_probabilities(logits) for logits in mono)
+        terms |= named("mono", segmentation.summed_map_terms(mono_probabilities, target, pool))
         return {
             MAIN: terms | named("deep", segmentation.summed_map_terms(enlarged(deep, target), target, pool))
         }

@@ -11,8 +11,8 @@ from acdis.methods.options import MethodOptions
 VERSION = 1
 
 
-class Options(MethodOptions):
-    """What only mmFormer knows."""
+class TokenOptions(MethodOptions):
+    """Sizes of mmFormer, and of IM-Fuse, which is built of its encoders, transformers and decoder."""
 
     base_width: PositiveInt = Field(
         8, le=256, description="channels of the finest of five levels, doubled at each below (published: 8)"
@@ -23,20 +23,9 @@ class Options(MethodOptions):
         4096, le=65536, description="inner width of the transformers' linear maps (published: 4096)"
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="in the transformers (published: 0.1)")
-    grid: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
-        (5, 5, 5),
-        description="voxels of the coarsest level for which positions are learnt: data.crop / 16 (80³: 5³, "
-        "published at 128³: 8³). Other crops read between them",
-    )
-    view: Literal["published", "aligned"] = Field(
-        "published",
-        description="how the four modalities' tokens come together behind the inter-modal transformer. "
-        "published: as the public code views them, four neighbouring positions of one modality in a row; "
-        "aligned: the four modalities of one position, as the paper describes it",
-    )
 
     @model_validator(mode="after")
-    def _divides(self) -> Options:
+    def _divides(self) -> TokenOptions:
         if self.embedding % self.heads:
             raise ValueError(f"embedding {self.embedding} is no multiple of heads {self.heads}")
         return self
@@ -48,3 +37,19 @@ class Options(MethodOptions):
     def widths(self) -> tuple[int, ...]:
         """Channels per level, fine to coarse."""
         return tuple(self.base_width * 2**level for level in range(5))
+
+
+class Options(TokenOptions):
+    """What only mmFormer knows."""
+
+    grid: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        (5, 5, 5),
+        description="voxels of the coarsest level for which positions are learnt: data.crop / 16 (80³: 5³, "
+        "published at 128³: 8³). Other crops read between them",
+    )
+    view: Literal["published", "aligned"] = Field(
+        "published",
+        description="how the four modalities' tokens come together behind the inter-modal transformer. "
+        "published: as the public code views them, four neighbouring positions of one modality in a row; "
+        "aligned: the four modalities of one position, as the paper describes it",
+    )

@@ -32,7 +32,9 @@ def drop(x: Tensor, share: float, generators: Generators) -> Tensor:
     """
     if generators is None or share == 0:
         return x
-    draws = [torch.rand(x.shape[1:], generator=each, device=each.device) for each in generators]
+    draws = [
+        torch.rand(x.shape[1:], generator=generator, device=generator.device) for generator in generators
+    ]
     kept = torch.stack(draws).to(x.device) >= share
     return torch.where(kept, x / (1 - share), 0.0)
 
@@ -50,7 +52,8 @@ class Positions(nn.Module):
         if tuple(grid) == self.grid:
             return self.table
         volume = maps_of(self.table[None], self.grid)
-        resized = F.interpolate(volume.float(), size=tuple(grid), mode="trilinear", align_corners=False)
+        volume = volume.to(torch.promote_types(volume.dtype, torch.float32))
+        resized = F.interpolate(volume, size=tuple(grid), mode="trilinear", align_corners=False)
         return tokens_of(resized)[0].to(self.table.dtype)
 
 

@@ -13,6 +13,22 @@ if TYPE_CHECKING:
 
 VERSION = 3
 
+#: Its public code: what it trains with, and what it does to images (images and labels are rotated alike).
+RECIPE = {
+    "data.augmentation.rotation_images": "nearest",
+    "data.augmentation.rotation_fill": "minus_one",
+    "data.augmentation.intensity_per_slice": True,
+    "data.background": "normalised",
+    "data.last_slice": False,
+    "training.epochs": 300,
+    "training.iterations": 150,
+    "training.batch_size": 2,
+    "training.learning_rate": 2e-4,
+    "training.weight_decay": 1e-4,
+    "training.amsgrad": True,
+    "training.poly_power": 0.9,
+}
+
 
 class Options(MethodOptions):
     """What only RFNet knows; every option has an effect beside every other."""
@@ -38,13 +54,12 @@ class Options(MethodOptions):
     )
     mono_weight: PositiveFloat = Field(
         1.0,
-        description="of the mono decoder's losses in the sum: our choice, a plain sum, as in the ACDIS "
-        "paper's Eq. 12; GSS, which trains the same network, has 0.7",
+        description="of the mono decoder's losses in the sum (RFNet's public code: 1); GSS, which trains the "
+        "same network, has 0.7",
     )
     region_weight: PositiveFloat = Field(
         1.0,
-        description="of the region maps' losses in the sum: our choice, a plain sum; GSS, which trains the "
-        "same network, also has 1",
+        description="of the region maps' losses in the sum (RFNet's public code: 1)",
     )
 
     @property

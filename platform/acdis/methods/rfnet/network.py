@@ -29,6 +29,7 @@ class RFNet(Method):
     Options = RFNetOptions
     version = VERSION
     training_only = ("mono_decoder",)
+    passed_on = ("mono_decoder",)  # GSS starts from it
 
     def __init__(self, options: RFNetOptions) -> None:
         super().__init__()
@@ -82,13 +83,13 @@ class RFNet(Method):
         target, pool, options = segmentation.one_hot(batch.labels), batch.pool, self.options
         terms: dict[str, Tensor] = {}
         if fused is not None:
-            found = segmentation.map_terms(segmentation.class_probabilities(fused), target, pool)
-            terms |= _named("fuse", found)
-        each = (segmentation.class_probabilities(logits) for logits in mono)
-        found = segmentation.summed_map_terms(each, target, pool)
-        terms |= _named("mono", found, options.mono_weight)
-        found = segmentation.summed_map_terms(_enlarged(regions, target), target, pool)
-        return terms | _named("regions", found, options.region_weight)
+            losses = segmentation.map_terms(segmentation.class_probabilities(fused), target, pool)
+            terms |= _named("fuse", losses)
+        mono_probabilities = (segmentation.class_probabilities(logits) for logits in mono)
+        losses = segmentation.summed_map_terms(mono_probabilities, target, pool)
+        terms |= _named("mono", losses, options.mono_weight)
+        losses = segmentation.summed_map_terms(_enlarged(regions, target), target, pool)
+        return terms | _named("regions", losses, options.region_weight)
 
 
 def _enlarged(maps: Sequence[Tensor], like: Tensor) -> Iterator[Tensor]:

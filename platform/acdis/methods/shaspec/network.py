@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acdis.networks.unet import Block, Conv3d
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
 
 SLOPE = 0.01  # of LeakyReLU
-#: Bottlenecks and their inner width at base width 64, layer by layer.
-LAYERS = ((3, 1.0), (4, 2.0), (6, 4.0), (3, 5.0))
+#: Bottlenecks of each layer, and their inner widths in multiples of the stem's.
+BLOCKS = (3, 4, 6, 3)
+INNER = (1, 2, 4, 5)
 DILATIONS = (2, 4, 8)
 
 
@@ -128,14 +130,15 @@ class Encoder(nn.Module):
     Args:
         width: of the stem (published: 64); the feature has four times as many channels.
         stride: of the stem (published: 1, 2, 2).
+        counts: bottlenecks of each layer.
     """
 
-    def __init__(self, width: int, stride: tuple[int, int, int]) -> None:
+    def __init__(self, width: int, stride: tuple[int, int, int], counts: Sequence[int] = BLOCKS) -> None:
         super().__init__()
         self.stem = conv_norm(1, width, 7, stride)
         layers, inputs = [], width
-        for number, (count, factor) in enumerate(LAYERS):
-            inner = int(width * factor)
+        for number, (count, factor) in enumerate(zip(counts, INNER, strict=True)):
+            inner = width * factor
             blocks = []
             for block in range(count):
                 blocks.append(Bottleneck(inputs, inner, 2 if number and not block else 1, first=block == 0))

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from acdis.config import Training
 from acdis.methods.base import MAIN, Batch, Method, Terms
+from acdis.methods.subsets import by_count
 from acdis.methods.uhemis import VERSION, objective
 from acdis.methods.uhemis import Options as UHeMISOptions
 from acdis.networks import modalities
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
 from acdis.networks.modalities import Levels
-from acdis.networks.unet import Block, Conv3d
 from acdis.vocabulary import CLASSES, MODALITIES
 
 WIDTHS = (8, 16, 32, 64)  # inside a level; it gives half of that to the next, and to the fusion
@@ -25,7 +27,26 @@ SLOPE = 0.02  # of LeakyReLU below zero
 EPSILON = 1e-6  # of instance norm
 
 
-class UHeMIS(Method):
+class HeteroModal(Method):
+    """What U-HeMIS and U-HVED have in common: their authors' schedule, subsets and first weights."""
+
+    options: Any
+
+    def settings_at(self, epochs: float, recipe: Training) -> dict[str, dict[str, Any]]:
+        if self.options.quarter_every is None:
+            return super().settings_at(epochs, recipe)
+        return {MAIN: {"lr": quartered(epochs, recipe, self.options.quarter_every)}}
+
+    def sample_subsets(self, generator: torch.Generator | np.random.Generator, n: int, epoch: int) -> Tensor:
+        if self.options.subsets == "uniform":
+            return super().sample_subsets(generator, n, epoch)
+        return by_count(generator, n)
+
+    def initialise(self, module: nn.Module) -> None:
+        initialise(module)
+
+
+class UHeMIS(HeteroModal):
     """Hetero-modal segmentation: a pyramid per modality, mean and variance over those that are given."""
 
     Options = UHeMISOptions
@@ -34,8 +55,9 @@ class UHeMIS(Method):
     def __init__(self, options: UHeMISOptions) -> None:
         super().__init__()
         self.options = options
-        self.encoders = nn.ModuleList(Encoder() for _ in MODALITIES)
-        self.decoder = Decoder(len(CLASSES))
+        halves = tuple(width // 2 for width in WIDTHS)
+        self.encoders = nn.ModuleList(Encoder(halves) for _ in MODALITIES)
+        self.decoder = Decoder(WIDTHS, len(CLASSES))
 
     def encode(self, images: Tensor, origin: Tensor | None = None) -> Levels:
         """`[B, 4, D, H, W]` to the features of every modality, available or not."""
@@ -54,29 +76,19 @@ class UHeMIS(Method):
         logits = self.decode(self.encode(batch.images), batch.available)
         return {MAIN: objective.terms(logits, batch.labels)}
 
-    def settings_at(self, epochs: float, recipe: Training) -> dict[str, dict[str, Any]]:
-        if self.options.quarter_every is None:
-            return super().settings_at(epochs, recipe)
-        quarters = math.floor(epochs / self.options.quarter_every)
-        return {MAIN: {"lr": recipe.learning_rate / 4**quarters}}
 
-    def sample_subsets(self, generator: torch.Generator | np.random.Generator, n: int, epoch: int) -> Tensor:
-        if self.options.subsets == "uniform":
-            return super().sample_subsets(generator, n, epoch)
-        if isinstance(generator, np.random.Generator):
-            drawn = torch.from_numpy(generator.random((n, 5)))
-        else:
-            drawn = torch.rand((n, 5), generator=generator)
-        count = 1 + (4 * drawn[:, :1]).long()
-        return drawn[:, 1:].argsort(1).argsort(1) < count
+def quartered(epochs: float, recipe: Training, every: int) -> float:
+    """The recipe's learning rate, divided by 4 after every so many epochs."""
+    return recipe.learning_rate / 4 ** math.floor(epochs / every)
 
-    def initialise(self, module: nn.Module) -> None:
-        """Kernels from a normal cut off at two deviations of sqrt(2 / inputs); gains 1, biases 0."""
-        if isinstance(module, nn.Conv3d):
-            deviation = math.sqrt(2 * len(module.weight) / module.weight.numel())
-            nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
-        else:
-            super().initialise(module)
+
+def initialise(module: nn.Module) -> None:
+    """Kernels from a normal cut off at two deviations of sqrt(2 / inputs); gains 1, biases 0."""
+    if isinstance(module, nn.Conv3d):
+        deviation = math.sqrt(2 * len(module.weight) / module.weight.numel())
+        nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+    else:
+        module.reset_parameters()  # type: ignore[operator]
 
 
 def moments(level: Sequence[Tensor], available: Tensor) -> Tensor:
@@ -108,11 +120,11 @@ class Layer(nn.Sequential):
 
 
 class Pair(Block):
-    """Two layers, the second of half the width."""
+    """Two layers."""
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int, outputs: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(Layer(inputs, width), Layer(width, width // 2))
+        self.layers = nn.Sequential(Layer(inputs, width), Layer(width, outputs))
 
     def compute(self, *inputs: Tensor) -> Tensor:
         result: Tensor = self.layers(torch.cat(inputs, dim=1))
@@ -120,13 +132,17 @@ class Pair(Block):
 
 
 class Encoder(nn.Module):
-    """One modality `[B, 1, D, H, W]` to maps of 4, 8, 16, 32 channels, fine to coarse; max-pooling halves."""
+    """One modality `[B, 1, D, H, W]` to a map per level, fine to coarse; max-pooling halves.
 
-    def __init__(self) -> None:
+    Args:
+        outputs: channels of the maps; inside a level there are `WIDTHS`.
+    """
+
+    def __init__(self, outputs: Sequence[int]) -> None:
         super().__init__()
         self.stem = Conv3d(1, WIDTHS[0], 1, bias=False)
-        before = (WIDTHS[0], *(width // 2 for width in WIDTHS[:-1]))
-        self.levels = nn.ModuleList(Pair(i, width) for i, width in zip(before, WIDTHS, strict=True))
+        before = (WIDTHS[0], *outputs[:-1])
+        self.levels = nn.ModuleList(Pair(*sizes) for sizes in zip(before, WIDTHS, outputs, strict=True))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = F.leaky_relu(self.stem(image), SLOPE)
@@ -138,15 +154,21 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Fused maps of 8, 16, 32, 64 channels to logits; the map from below stands before the skip."""
+    """Fused maps to logits, or to an image; the map from below stands before the skip.
 
-    def __init__(self, classes: int) -> None:
+    Args:
+        fused: channels of the maps, fine to coarse.
+        outputs: channels of the result.
+    """
+
+    def __init__(self, fused: Sequence[int], outputs: int) -> None:
         super().__init__()
-        below = (*(width // 2 for width in WIDTHS[1:-1]), WIDTHS[-1])
+        below = (*(width // 2 for width in WIDTHS[1:-1]), fused[-1])
         self.levels = nn.ModuleList(
-            Pair(i + width, width) for i, width in zip(below, WIDTHS[:-1], strict=True)
+            Pair(lower + skip, width, width // 2)
+            for lower, skip, width in zip(below, fused[:-1], WIDTHS[:-1], strict=True)
         )
-        self.head = Conv3d(WIDTHS[0] // 2, classes, 1, bias=False)
+        self.head = Conv3d(WIDTHS[0] // 2, outputs, 1, bias=False)
 
     def forward(self, fused: Sequence[Tensor]) -> Tensor:
         *skips, x = fused
@@ -154,5 +176,5 @@ class Decoder(nn.Module):
             # Not TensorFlow 1's grid, which the authors' framework has: it is half a voxel off.
             x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=False)
             x = level(x, skip)
-        logits: Tensor = self.head(x)
-        return logits
+        result: Tensor = self.head(x)
+        return result

@@ -19,13 +19,26 @@ class Gaussian(NamedTuple):
     logvar: Tensor
 
 
+class Precise(NamedTuple):
+    """Precisions (1 / variance) and means times precision: a product adds these up."""
+
+    precision: Tensor
+    weighted: Tensor
+
+
 def split(maps: Tensor) -> Gaussian:
     """A map whose first half of the channels is the mean, the second the log-variance, held within ±50."""
     mean, logvar = maps.to(torch.promote_types(maps.dtype, torch.float32)).chunk(2, dim=1)
     return Gaussian(mean, logvar.clamp(-_LIMIT, _LIMIT))
 
 
-def product(parts: Sequence[Gaussian], available: Tensor) -> Gaussian:
+def by_precision(part: Gaussian) -> Precise:
+    """What a Gaussian adds to a product."""
+    precision = 1 / (part.logvar.exp() + EPSILON)
+    return Precise(precision, part.mean * precision)
+
+
+def product(parts: Sequence[Precise], available: Tensor) -> Gaussian:
     """The product of a standard normal prior and the modalities' Gaussians that are available.
 
     Precisions add up, means are weighed by them; the prior bounds the variance by 1.
@@ -34,13 +47,12 @@ def product(parts: Sequence[Gaussian], available: Tensor) -> Gaussian:
         parts: per modality, `[B, C, D, H, W]`.
         available: bool `[B, M]`; what is not there is left out by selection, so that it may be NaN.
     """
-    precision = torch.ones_like(parts[0].mean)
-    weighted = torch.zeros_like(parts[0].mean)
+    precision = torch.ones_like(parts[0].precision)
+    weighted = torch.zeros_like(precision)
     for m, part in enumerate(parts):
         there = available[:, m, None, None, None, None]
-        own = torch.where(there, 1 / (part.logvar.exp() + EPSILON), 0.0)
-        precision = precision + own
-        weighted = weighted + torch.where(there, part.mean, 0.0) * own
+        precision = precision + torch.where(there, part.precision, 0.0)
+        weighted = weighted + torch.where(there, part.weighted, 0.0)
     return Gaussian(weighted / precision, (1 / precision + EPSILON).log())
 
 
@@ -50,7 +62,7 @@ def divergence(one: Gaussian, other: Gaussian) -> Tensor:
     return (other.logvar - one.logvar - 1 + ratio).flatten(1).mean(1) / 2
 
 
-def disagreement(parts: Sequence[Gaussian], available: Tensor, subsets: Tensor) -> tuple[Tensor, Tensor]:
+def disagreement(parts: Sequence[Precise], available: Tensor, subsets: Tensor) -> tuple[Tensor, Tensor]:
     """How far all subsets' products lie from the drawn one's, and from the prior; `[B]` each.
 
     Args:

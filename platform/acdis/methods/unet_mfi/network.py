@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from acdis.networks.unet import Block, Conv3d
+from acdis.networks.block import Block
+from acdis.networks.convolution import Conv3d
 
 
 class Residual(Block):
@@ -69,11 +70,14 @@ class Exchange(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], available: Tensor) -> list[Tensor]:
         weights = self.weights(maps, available).to(maps[0].dtype)[..., None, None, None]
-        mixed = [
-            sum((weights[:, i, j] * source for j, source in enumerate(maps)), start=torch.zeros_like(x))
-            for i, x in enumerate(maps)
-        ]
-        return [x + other for x, other in zip(maps, mixed, strict=True)]
+        return [_added(x, weights[:, i], maps) for i, x in enumerate(maps)]
+
+
+def _added(x: Tensor, weights: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """x and the weighed maps; `weights` `[B, 4 sources, C, 1, 1, 1]`."""
+    for j, source in enumerate(maps):
+        x = torch.addcmul(x, weights[:, j], source)
+    return x
 
 
 class Entry(nn.Module):
@@ -151,8 +155,20 @@ class Networks(nn.Module):
 
     def forward(self, encoded: Encoded, available: Tensor) -> Outputs:
         """From the finest level on; `available` is bool [B, 4]."""
-        skips = [_chosen(available, encoded.skips, encoded.empty_skips)]
-        x = self.exchanges[0](_chosen(available, encoded.downs, encoded.empty_downs), available)
+        skips = _chosen(available, encoded.skips, encoded.empty_skips)
+        return self._below(skips, _chosen(available, encoded.downs, encoded.empty_downs), available)
+
+    def train_on(self, images: Tensor, available: Tensor) -> Outputs:
+        """The same of images `[B, 4, D, H, W]` at once: those that are missing are emptied first."""
+        emptied = torch.where(available[:, :, None, None, None], images, 0.0)
+        pairs = [entry(emptied[:, m : m + 1]) for m, entry in enumerate(self.entries)]
+        skips, downs = zip(*pairs, strict=True)
+        return self._below(list(skips), list(downs), available)
+
+    def _below(self, finest: list[Tensor], x: list[Tensor], available: Tensor) -> Outputs:
+        """From the skips of the finest level and the maps below it."""
+        skips = [finest]
+        x = self.exchanges[0](x, available)
         for level in range(2):
             x = self._each("encoder", level, x)
             skips.append(x)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from acdis.report.figures import LABEL_COLOURS, pyplot, save
-from acdis.report.paper.canvas import (
+from acdis.report.paper.figure_arrays import Feature, Segmentations, Synthesis, Windows
+from acdis.report.paper.slices import (
     DIFFERENCE,
     LINE,
     VALUES,
@@ -23,13 +24,12 @@ from acdis.report.paper.canvas import (
     show,
     under,
 )
-from acdis.report.paper.material import Feature, Segmentations, Synthesis, Windows
 from acdis.vocabulary import CLASSES, MODALITIES, REGIONS, Subset
 
 _TUMOUR = "Orange line: outline of the true tumour."
 
 
-def figure1(path: Path, subject: Subject, images: np.ndarray, truth: np.ndarray, found: Windows) -> None:
+def figure1(path: Path, subject: Subject, images: np.ndarray, truth: np.ndarray, windows: Windows) -> None:
     """Local variance and covariance of windows across modalities.
 
     Args:
@@ -40,27 +40,29 @@ def figure1(path: Path, subject: Subject, images: np.ndarray, truth: np.ndarray,
     figure = plt.figure(figsize=(12, 7.9), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(3.3, 1))
     axes = left.subplots(3, 4)
-    others = _others(found.covariance)
+    others = _others(windows.covariance)
     for m, name in enumerate(MODALITIES):
         gray(axes[0, m], images[m])
-        _mark(axes[0, m], found)
+        _mark(axes[0, m], windows)
         axes[0, m].set_title(name, fontsize=10)
-        under(axes[1, m], f"σ² edge {1e3 * found.edge[m]:.2f}, rest {1e3 * found.rest[m]:.2f}")
-    scales = [_row(axes[row], maps, truth) for row, maps in ((1, found.variance), (2, others))]
+        under(axes[1, m], f"σ² edge {1e3 * windows.edge[m]:.2f}, rest {1e3 * windows.rest[m]:.2f}")
+    scales = [_row(axes[row], maps, truth) for row, maps in ((1, windows.variance), (2, others))]
     for row, words in enumerate(("image", "σ² of f_m", "|σ| with the other\nthree, mean")):
         axes[row, 0].set_ylabel(words, fontsize=9)
     for row, scale in enumerate(scales, 1):
         left.colorbar(scale, ax=axes[row], shrink=0.8)
-    for axis, at, name in zip(right.subplots(2, 1), found.marked, ("A, richest", "B, flattest"), strict=True):
-        _matrix(axis, found.covariance[:, :, at[0], at[1]], f"window {name}", scales[0].norm.vmax)
+    for axis, at, name in zip(
+        right.subplots(2, 1), windows.marked, ("A, richest", "B, flattest"), strict=True
+    ):
+        _matrix(axis, windows.covariance[:, :, at[0], at[1]], f"window {name}", scales[0].norm.vmax)
     caption(
         figure,
         f"Figure 1: local variance and covariance across modalities\n{subject.row}: {subject.method}",
-        f"Features f_m of the finest level after the sigmoid, in windows of {found.side}³ voxels (Eq. 1–3), "
-        "mean over channels; printed numbers are ×10⁻³. “Edge”: windows that the tumour's outline runs "
-        "through; “rest”: all other windows in the brain of the crop. Matrices: variance on the diagonal, "
-        "|covariance| beside it, coloured as the variances. E_Aux is used in training only and not kept with "
-        "final weights, so modalities are compared with each other and not with f_Aux. "
+        f"Features f_m of the finest level after the sigmoid, in windows of {windows.side}³ voxels "
+        "(Eq. 1–3), mean over channels; printed numbers are ×10⁻³. “Edge”: windows that the tumour's outline "
+        "runs through; “rest”: all other windows in the brain of the crop. Matrices: variance on the "
+        "diagonal, |covariance| beside it, coloured as the variances. E_Aux is used in training only and not "
+        "kept with final weights, so modalities are compared with each other and not with f_Aux. "
         f"{_TUMOUR} {subject.note}",
     )
     save(figure, path)
@@ -82,11 +84,11 @@ def _row(axes: Sequence[Any], maps: np.ndarray, truth: np.ndarray) -> Any:
     return scale
 
 
-def _mark(axis: Any, found: Windows) -> None:
+def _mark(axis: Any, windows: Windows) -> None:
     """The two windows whose matrices are shown."""
-    for at, name in zip(found.marked, "AB", strict=True):
+    for at, name in zip(windows.marked, "AB", strict=True):
         corner = (at[0] - 0.5, at[1] - 0.5)
-        axis.add_patch(pyplot().Rectangle(corner, found.side, found.side, fill=False, color=LINE, lw=1.4))
+        axis.add_patch(pyplot().Rectangle(corner, windows.side, windows.side, fill=False, color=LINE, lw=1.4))
         style = {"color": LINE, "fontsize": 9, "weight": "bold", "va": "bottom"}
         axis.annotate(name, corner, xytext=(0, 1.5), textcoords="offset points", **style)
 
@@ -109,7 +111,7 @@ def figure5(
     images: np.ndarray,
     truth: np.ndarray,
     subsets: Sequence[Subset],
-    found: Sequence[Segmentations],
+    segmentations: Sequence[Segmentations],
 ) -> None:
     """Segmentations of several cells, a column each, from several subsets, a row each.
 
@@ -117,21 +119,21 @@ def figure5(
         images: [4, D, H], a slice on the file's grid.
         truth: labels [D, H].
     """
-    rows, columns = len(subsets), 2 + len(found)
+    rows, columns = len(subsets), 2 + len(segmentations)
     size = (1.9 * columns + 0.6, 2.1 * rows + 1.3)
     figure, axes = pyplot().subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for row, subset in enumerate(subsets):
         background = images[MODALITIES.index(subset[0])]
-        shown = [None, truth, *(each.labels[row] for each in found)]
+        shown = [None, truth, *(predicted.labels[row] for predicted in segmentations)]
         for axis, labels in zip(axes[row], shown, strict=True):
             gray(axis, background)
             if labels is not None:
                 overlay(axis, labels)
         axes[row, 0].set_ylabel("\n+ ".join(subset), fontsize=9)
-        for axis, each in zip(axes[row, 2:], found, strict=True):
-            said = zip(REGIONS, each.dice[row], strict=True)
+        for axis, predicted in zip(axes[row, 2:], segmentations, strict=True):
+            said = zip(REGIONS, predicted.dice[row], strict=True)
             under(axis, "  ".join(f"{region} {100 * value:.0f}" for region, value in said))
-    heads = ["image", "truth", *(f"{each.row}\n{each.method}" for each in subjects)]
+    heads = ["image", "truth", *(f"{subject.row}\n{subject.method}" for subject in subjects)]
     for axis, head in zip(axes[0], heads, strict=True):
         axis.set_title(_narrow(head), fontsize=8)
     legend(figure, {label: CLASSES[label] for label in LABEL_COLOURS})
@@ -149,7 +151,7 @@ def figure6(
     subjects: Sequence[Subject],
     images: np.ndarray,
     truth: np.ndarray,
-    found: Sequence[Feature],
+    features: Sequence[Feature],
     image_like: float,
     side: int,
 ) -> None:
@@ -158,19 +160,19 @@ def figure6(
     Args:
         images: [4, D, H], the slice.
         image_like: how the FLAIR image follows the T1ce image.
-        side: voxels of the local windows that `found` compares in.
+        side: voxels of the local windows that `features` are compared in.
     """
-    columns = 2 + len(found)
+    columns = 2 + len(features)
     figure, axes = pyplot().subplots(1, columns, figsize=(2.5 * columns + 0.6, 4.2), layout="constrained")
     for axis, name in zip(axes, ("FLAIR", "T1ce"), strict=False):
         gray(axis, images[MODALITIES.index(name)])
         axis.set_title(f"{name}, image", fontsize=9)
     under(axes[0], f"follows T1ce {image_like:.2f}")
-    low, high = np.percentile([each.picture for each in found], (0.5, 99.5))
-    for axis, subject, each in zip(axes[2:], subjects, found, strict=True):
-        scale = show(axis, each.picture, VALUES, low, high)
+    low, high = np.percentile([feature.picture for feature in features], (0.5, 99.5))
+    for axis, subject, feature in zip(axes[2:], subjects, features, strict=True):
+        scale = show(axis, feature.picture, VALUES, low, high)
         axis.set_title(_narrow(f"f_m of FLAIR\n{subject.row}\n{subject.method}", 30), fontsize=8)
-        under(axis, f"follows FLAIR {each.like['FLAIR']:.2f}, T1ce {each.like['T1ce']:.2f}")
+        under(axis, f"follows FLAIR {feature.like['FLAIR']:.2f}, T1ce {feature.like['T1ce']:.2f}")
     for axis in axes:
         outline(axis, truth > 0)
     figure.colorbar(scale, ax=axes, shrink=0.7)
@@ -184,18 +186,21 @@ def figure6(
     save(figure, path)
 
 
-def figure7(path: Path, subject: Subject, truth: np.ndarray, found: Synthesis) -> None:
+def figure7(path: Path, subject: Subject, truth: np.ndarray, synthesis: Synthesis) -> None:
     """Synthesised against true features, each modality made from the other three."""
     figure, axes = pyplot().subplots(3, 4, figsize=(9.4, 8.3), layout="constrained")
-    low, high = np.percentile(found.true, (0.5, 99.5))
-    difference = found.made - found.true
+    low, high = np.percentile(synthesis.true, (0.5, 99.5))
+    difference = synthesis.made - synthesis.true
     most = max(float(np.percentile(np.abs(difference), 99.5)), 1e-6)
     for m, name in enumerate(MODALITIES):
-        values = show(axes[0, m], found.true[m], VALUES, low, high)
-        show(axes[1, m], found.made[m], VALUES, low, high)
+        values = show(axes[0, m], synthesis.true[m], VALUES, low, high)
+        show(axes[1, m], synthesis.made[m], VALUES, low, high)
         change = show(axes[2, m], difference[m], DIFFERENCE, -most, most)
         axes[0, m].set_title(name, fontsize=10)
-        said = f"r {found.r[m]:.2f}, MSE {found.mse[m]:.2f}\nmean of the given: r {found.r_given[m]:.2f}"
+        said = (
+            f"r {synthesis.r[m]:.2f}, MSE {synthesis.mse[m]:.2f}\n"
+            f"mean of the given: r {synthesis.r_given[m]:.2f}"
+        )
         under(axes[1, m], said)
     for axis in axes.flat:
         bare(axis)
