@@ -6,6 +6,7 @@ part of `make test-cluster`. ACDIS_SEED chooses the faults' order and moments.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -95,15 +96,28 @@ def _survive(scene: Scene, undisturbed: Any, faults: list[Fault], store: str) ->
     return hits
 
 
-def _training(world: World, places: Callable[..., Any], **scaling: Any) -> tuple[Any, Any]:
-    """A place with an experiment of two workers, and its training, started."""
+@contextlib.contextmanager
+def _training(world: World, places: Callable[..., Any], **scaling: Any) -> Iterator[tuple[Any, Any]]:
+    """A place with an experiment of two workers, and its training, started; afterwards the world is whole."""
     place = places(world.state)
     tree = yaml.safe_load(place.experiment.read_text())
     tree["training"] |= TREE["training"]
     tree["training"]["iterations"] = 12
     tree["scaling"] |= {"workers": 2, "max_failures": 5, **scaling}
     place.experiment.write_text(yaml.safe_dump(tree))
-    return place, place.start("train", str(place.experiment))
+    main = place.start("train", str(place.experiment))
+    try:
+        yield place, main
+    finally:
+        if main.poll() is None:
+            main.kill()
+            main.wait()
+        world.mend()
+
+
+def _went_on_with(workers: int, state: dict[str, Any], done: int) -> bool:
+    """Whether so many workers have ended an epoch more than were done."""
+    return state.get("workers") == workers and state.get("done", 0) > done
 
 
 def _inside(place: Any, least: int) -> dict[str, Any]:
@@ -119,15 +133,15 @@ def test_a_training_goes_on_with_fewer_workers_and_grows_again(
     world: World, places: Callable[..., Any]
 ) -> None:
     """That this changes nothing but rounding is shown in tests/training/test_global_batch.py."""
-    place, main = _training(world, places, min_workers=1, resize_seconds=5.0)
-    before = _inside(place, 1)
-    assert before["workers"] == 2
-    world.nodes["b"].signal(signal.SIGKILL)
-    assert place.cell().state()["done"] < EPOCHS
-    place.wait_for(lambda state: state.get("workers") == 1 and state["done"] > before["done"])
-    world.start_node("b")
-    place.wait_for(lambda state: state.get("workers") == 2 and state.get("status") == "training")
-    _end(place, main)
+    with _training(world, places, min_workers=1, resize_seconds=5.0) as (place, main):
+        before = _inside(place, 1)
+        assert before["workers"] == 2
+        world.nodes["b"].signal(signal.SIGKILL)
+        assert place.cell().state()["done"] < EPOCHS
+        place.wait_for(lambda state: _went_on_with(1, state, before["done"]))
+        world.start_node("b")
+        place.wait_for(lambda state: state.get("workers") == 2 and state.get("status") == "training")
+        _end(place, main)
     history = place.cell().history()
     assert [entry["epoch"] for entry in history] == list(range(1, EPOCHS + 1))
     counts = [entry["workers"] for entry in history]
@@ -142,16 +156,16 @@ def test_a_training_goes_on_with_fewer_workers_and_grows_again(
 @pytest.mark.chaos
 def test_a_training_waits_for_a_node_that_is_lost(world: World, places: Callable[..., Any]) -> None:
     """Without `scaling.min_workers`: nothing is trained by fewer, and it goes on when the node is back."""
-    place, main = _training(world, places)
-    before = _inside(place, 1)
-    world.nodes["b"].signal(signal.SIGKILL)
-    gone(before["pid"])
-    done = place.cell().state()["done"]
-    assert done < EPOCHS
-    time.sleep(20)  # as long as it may take to start workers anew
-    assert place.cell().state()["done"] == done
-    world.start_node("b")
-    _end(place, main)
+    with _training(world, places) as (place, main):
+        before = _inside(place, 1)
+        world.nodes["b"].signal(signal.SIGKILL)
+        gone(before["pid"])
+        done = place.cell().state()["done"]
+        assert done < EPOCHS
+        time.sleep(20)  # as long as it may take to start workers anew
+        assert place.cell().state()["done"] == done
+        world.start_node("b")
+        _end(place, main)
     history = place.cell().history()
     assert [entry["epoch"] for entry in history] == list(range(1, EPOCHS + 1))
     assert {entry["workers"] for entry in history} == {2}

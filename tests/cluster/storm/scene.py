@@ -190,7 +190,8 @@ class Scene:
                 return
             assert not self._over(), "the command said that all is well"
             time.sleep(0.1)
-        raise AssertionError(f"{self.cell.name} did not go on: {self.cell.state()}")
+        log = (self.place.base / "log.txt").read_text()[-3000:]
+        raise AssertionError(f"{self.cell.name} did not go on: {self.cell.state()}\n{log}")
 
 
 def is_inside(cell: Cell, least: int) -> bool:

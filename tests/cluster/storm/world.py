@@ -91,6 +91,12 @@ class World:
                 return
         raise AssertionError(self.nodes[name].said())
 
+    def mend(self) -> None:
+        """Start anew every worker that is not there."""
+        for name in self.workers:
+            if not self.nodes[name].runs():
+                self.start_node(name)
+
     def node_of(self, pid: int) -> Node:
         """The node that a process belongs to."""
         return next(node for node in self.nodes.values() if pid in {each.pid for each in node.processes()})
