@@ -37,7 +37,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(report_app, name="report")
 
 WITHOUT_A_VERB = """\
-Say what to do: `reproduce` trains and reports Tables 2 and 3 of the paper on phantoms, in about ten minutes;
+Say what to do: `reproduce` trains and reports Tables 2 and 3 of the paper on phantoms, in about 13 minutes;
 `train FILE` trains one experiment (experiments/*.yaml), `ablate SPEC` a whole table (ablations/*.yaml);
 `submit VERB …` does it as a job on a Ray head of this machine. All verbs: --help; about one: VERB --help."""
 
