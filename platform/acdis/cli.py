@@ -396,13 +396,19 @@ def dashboard(
     ] = None,
     prefix: Annotated[str, typer.Option(help="path in front of all pages, such as /lab")] = "",
     login: Annotated[bool, typer.Option("--login", help="with MLflow's users and passwords")] = False,
+    strata: Annotated[
+        Path | None,
+        typer.Option("--strata", help="CSV file, case,site,…: tables by site too, as in `report`"),
+    ] = None,
 ) -> None:
     """MLflow's UI with our comparison pages beside it, in one server; Ctrl-C ends it."""
     from acdis.verbs.dashboard import DashboardRequest
     from acdis.verbs.dashboard import dashboard as verb
 
     paths, overrides = split_words(words or [])
-    _run(verb, DashboardRequest(paths, experiment, overrides, host, port, store, prefix.rstrip("/"), login))
+    prefix = prefix.rstrip("/")
+    request = DashboardRequest(paths, experiment, overrides, host, port, store, prefix, login, strata)
+    _run(verb, request)
 
 
 @app.command(epilog=examples("up"))

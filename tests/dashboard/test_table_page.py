@@ -17,11 +17,14 @@ import pytest
 from acdis.ablation.expansion import resolve
 from acdis.ablation.spec import Question, load
 from acdis.dashboard import results
+from acdis.dashboard.settings import from_environment
 from acdis.data.inputs import Inputs
+from acdis.errors import UserError
 from acdis.evaluation import floor_files
 from acdis.evaluation.floors import Thresholds, given
-from acdis.report import phrases, spec_outline
+from acdis.report import phrases, spec_outline, strata
 from acdis.report.facts import dump
+from acdis.verbs.dashboard import DashboardRequest, dashboard
 from acdis.verbs.report import ReportRequest, report
 from acdis.vocabulary import REGIONS, SUBSETS
 from acdis.workflow import opening
@@ -47,9 +50,9 @@ def reported(lab: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setenv("ACDIS_HOME", str(lab.base))
     monkeypatch.setattr(opening, "prepare", lambda *_: Inputs((), (), ()))
 
-    def printed(form: str, layout: str = "rows") -> str:
+    def printed(form: str, layout: str = "rows", strata: Path | None = None) -> str:
         capsys.readouterr()
-        report(ReportRequest([lab.spec], form=form, layout=layout))
+        report(ReportRequest([lab.spec], form=form, layout=layout, strata=strata))
         return capsys.readouterr().out
 
     return printed
@@ -285,3 +288,43 @@ def test_other_sources_stand_below_the_rows(own_lab: Any) -> None:
         ["slow one", "the paper", "80.00", "70.00", "60.00"],
         ["slow one", "Somebody", "75.10", "65.45", "47.73"],
     ]
+
+
+def test_kinds_of_cases(lab: Any, records_of: Any, levels: Any, reported: Any, tmp_path: Path) -> None:
+    """By plain sums over the cases of each kind; the download is what `report --strata` prints."""
+    sites = tmp_path / "sites.csv"
+    sites.write_text("case,site\n" + "".join(f"case{case},{'AAAABB'[case]}\n" for case in range(6)))
+    client = lab.client(groups=strata.read_groups(sites))
+    page = client.get("/acdis/table?spec=small").text
+    found = {
+        (html.unescape(row), html.unescape(kind)): re.findall(r"<td[^>]*>([^<]*)</td>", body)[2:]
+        for kind, row, body in re.findall(r'<tr data-kind="([^"]*)" data-kind-of="([^"]*)">(.*?)</tr>', page)
+    }
+    assert {row for row, _ in found} == {"slow one", "fast one", "plain one"}
+    for kind, cases in {"site A": "0123", "site B": "45", "a large lesion (0.001 to 0.001 ml)": "45"}.items():
+        every = {
+            region: [
+                100 * record.dice
+                for seed in (0, 1, 2)
+                for record in records_of(levels["fast"], seed)
+                if record.region == region and record.case[4:] in cases
+            ]
+            for region in REGIONS
+        }
+        due = [f"{sum(values) / len(values):.2f}" for values in every.values()]
+        assert found["fast one", kind] == [str(len(cases)), *due]
+    text = client.get("/acdis/table/report.md?spec=small").text
+    assert text == reported("md", strata=sites)
+    assert "site A" in text
+    assert "site A" not in lab.client().get("/acdis/table?spec=small").text
+
+
+def test_the_server_reads_kinds_of_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sites = tmp_path / "sites.csv"
+    monkeypatch.setenv("ACDIS_STRATA", str(sites))
+    with pytest.raises(UserError, match=r"sites\.csv: cannot be read"):
+        from_environment()
+    with pytest.raises(UserError, match=r"sites\.csv: cannot be read"):
+        dashboard(DashboardRequest(strata=sites, port=0))
+    sites.write_text("case,site\ncase0,A\n")
+    assert from_environment().groups == {"site": {"case0": "A"}}

@@ -20,10 +20,11 @@ from typing import Any
 
 from acdis import extras, home
 from acdis.dashboard.leash import LEASH_VARIABLE
-from acdis.dashboard.settings import SPECS_VARIABLE
+from acdis.dashboard.settings import SPECS_VARIABLE, STRATA_VARIABLE
 from acdis.data.inputs import Unprepared
 from acdis.errors import UserError
 from acdis.files import UnwritableError
+from acdis.report import strata
 from acdis.tracking import ENVIRONMENT, check_store, default_uri, moved, open_store, public, sqlite_path
 
 #: Seconds that the server may take to start, and to end after Ctrl-C.
@@ -40,6 +41,7 @@ class DashboardRequest:
         store: of MLflow; none: the home's.
         port: 0 for a free one.
         login: with MLflow's users and passwords.
+        strata: CSV file with kinds of cases (sites, grades); none: those that the truth shows.
     """
 
     specs: Sequence[Path] = ()
@@ -50,14 +52,15 @@ class DashboardRequest:
     store: str | None = None
     prefix: str = ""
     login: bool = False
+    strata: Path | None = None
 
 
 def dashboard(request: DashboardRequest) -> None:
     """Serve until Ctrl-C, SIGTERM or SIGHUP; the server ends with this process, whatever ends that.
 
     Raises:
-        UserError: a spec or its data is wrong, the store cannot be used, the port is taken, or the package is
-            not installed.
+        UserError: a spec, its data or the file of kinds is wrong, the store cannot be used, the port is
+            taken, or the package is not installed.
     """
     extras.need("tracking", "dashboard")
     base = home.to_read()
@@ -106,6 +109,8 @@ def _opened(uri: str, base: Path) -> Iterator[str]:
 
 
 def _check(request: DashboardRequest, uri: str, app: str) -> None:
+    if request.strata:
+        strata.read_groups(request.strata)
     if uri.startswith("http"):
         raise UserError(
             f"--store {public(uri)}: is a server; run `dashboard` where its database is, or start that "
@@ -175,6 +180,8 @@ def _environment(request: DashboardRequest) -> dict[str, str]:
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | ENVIRONMENT
     if request.specs:
         own[SPECS_VARIABLE] = os.pathsep.join(str(path.resolve()) for path in request.specs)
+    if request.strata:
+        own[STRATA_VARIABLE] = str(request.strata.resolve())
     return own | dict(os.environ) | {"ACDIS_HOME": str(home.to_read()), LEASH_VARIABLE: "1"}
 
 

@@ -15,7 +15,7 @@ from acdis.dashboard import views
 from acdis.dashboard.results import Result
 from acdis.dashboard.state import NotThereError, Site
 from acdis.errors import UserError
-from acdis.report import costs, floors, other_sources, phrases, subsets_forms
+from acdis.report import costs, floors, other_sources, phrases, strata, subsets_forms
 from acdis.report.comparison import Comparison, Difference, Figures
 from acdis.report.facts import RowFacts, SpecFacts
 from acdis.report.formats import RENDERERS
@@ -107,9 +107,8 @@ def download(request: Request, form: str, spec: str) -> Response:
     if result.elsewhere:
         raise NotThereError("The cells of this spec were trained elsewhere; run `report` where they are.")
     ending, kind = FORMS[form]
-    return PlainTextResponse(
-        RENDERERS[form]([result.compared]), media_type=kind, headers=_saved_as(spec, "", ending)
-    )
+    text = RENDERERS[form]([result.compared], views.site(request).settings.groups)
+    return PlainTextResponse(text, media_type=kind, headers=_saved_as(spec, "", ending))
 
 
 @router.get("/table/subsets.{form}")
@@ -141,6 +140,7 @@ def _context(site: Site, result: Result, chosen: Chosen) -> dict[str, Any]:
     lines = [
         _line(result, facts, phrases.hours(row.hours)) for facts, row in zip(spec.rows, rows, strict=True)
     ]
+    labels = {row.id: row.label for row in spec.rows}
     return {
         "spec": spec,
         "result": result,
@@ -156,6 +156,7 @@ def _context(site: Site, result: Result, chosen: Chosen) -> dict[str, Any]:
         "floors": floors.lines_for(rows),
         "below": floors.first_lines(rows),
         "on_floors": floors.notes_on(rows),
+        "kinds": strata.section(rows, labels, site.settings.groups) if result.whole else None,
         "costs": [cost.words() for cost in costs.of_rows(spec.rows, rows).values()],
         "sources": [source.words() for source in other_sources.of_rows((*spec.rows, *spec.absent))],
         "source_title": other_sources.TITLE,
