@@ -75,7 +75,7 @@ def ledger() -> Ledger:
     return LEDGER
 
 
-class WorkerShare:
+class FuzzedHome:
     """Folders for one entrance: `home` (ACDIS_HOME), `data`, and `outside`, where nothing may appear."""
 
     def __init__(self, base: Path) -> None:
@@ -96,8 +96,8 @@ class WorkerShare:
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerShare:
-    made = WorkerShare(tmp_path)
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FuzzedHome:
+    made = FuzzedHome(tmp_path)
     monkeypatch.setenv("ACDIS_HOME", str(made.home))
     monkeypatch.chdir(made.outside)
     return made
