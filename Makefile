@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export ACDIS_HOME ?= $(CURDIR)/runs
 export RAY_USAGE_STATS_ENABLED := 0
-# of the inputs that tests/fuzz makes: .ci/run asks for all of them
+# of the inputs that tests/fuzz makes: all of them, and of another seed, once a week (.github/workflows/weekly.yml)
 export ACDIS_FUZZ ?= 0.3
 
 .DEFAULT_GOAL := help
