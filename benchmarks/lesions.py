@@ -30,6 +30,8 @@ from acdis.evaluation.named_metrics import named
 from acdis.vocabulary import NAMED_METRICS, REGIONS
 
 TARGET = 3.0
+#: Calibration is of probabilities.
+OF_MASKS = tuple(name for name in NAMED_METRICS if name != "calibration")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,7 +73,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, dict[str, f
         labels, affine = cases.read_labels(case)
         spacing = nifti.voxel_sizes(affine)
         for kind, prediction in predictions(labels, number).items():
-            by_metric = seconds.setdefault(kind, dict.fromkeys(("hd95", *NAMED_METRICS), 0.0))
+            by_metric = seconds.setdefault(kind, dict.fromkeys(("hd95", *OF_MASKS), 0.0))
             for region in REGIONS:
                 pair = region_mask(prediction, region), region_mask(labels, region)
                 hd95(*pair, spacing)  # MONAI is imported, arrays are warm

@@ -60,6 +60,7 @@ NAMED_METRICS: dict[str, tuple[str, ...]] = {
     "volume": ("volume_difference_ml",),
     "sensitivity": ("sensitivity",),
     "precision": ("precision",),
+    "calibration": ("ece",),
 }
 
 #: The metrics of `NAMED_METRICS`, each once.

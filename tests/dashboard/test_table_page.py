@@ -17,13 +17,17 @@ import pytest
 from acdis.ablation.expansion import resolve
 from acdis.ablation.spec import Question, load
 from acdis.dashboard import results
-from acdis.dashboard.settings import from_environment
+from acdis.dashboard.app import pages
+from acdis.dashboard.settings import Settings, from_environment
+from acdis.dashboard.state import Site
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
 from acdis.evaluation import floor_files
 from acdis.evaluation.floors import Thresholds, given
+from acdis.evaluation.records import read_parquet
 from acdis.report import phrases, spec_outline, strata
 from acdis.report.facts import dump
+from acdis.tracking import default_uri
 from acdis.verbs.dashboard import DashboardRequest, dashboard
 from acdis.verbs.report import ReportRequest, report
 from acdis.vocabulary import REGIONS, SUBSETS
@@ -296,10 +300,11 @@ def test_kinds_of_cases(lab: Any, records_of: Any, levels: Any, reported: Any, t
     sites.write_text("case,site\n" + "".join(f"case{case},{'AAAABB'[case]}\n" for case in range(6)))
     client = lab.client(groups=strata.read_groups(sites))
     page = client.get("/acdis/table?spec=small").text
-    found = {
-        (html.unescape(row), html.unescape(kind)): re.findall(r"<td[^>]*>([^<]*)</td>", body)[2:]
-        for kind, row, body in re.findall(r'<tr data-kind="([^"]*)" data-kind-of="([^"]*)">(.*?)</tr>', page)
-    }
+    lines = [
+        re.findall(r"<td[^>]*>([^<]*)</td>", body)
+        for body in re.findall(r'<tr data-of="By kind of case">(.*?)</tr>', page)
+    ]
+    found = {(line[0], line[1]): line[2:] for line in lines}
     assert {row for row, _ in found} == {"slow one", "fast one", "plain one"}
     for kind, cases in {"site A": "0123", "site B": "45", "a large lesion (0.001 to 0.001 ml)": "45"}.items():
         every = {
@@ -328,3 +333,28 @@ def test_the_server_reads_kinds_of_cases(tmp_path: Path, monkeypatch: pytest.Mon
         dashboard(DashboardRequest(strata=sites, port=0))
     sites.write_text("case,site\ncase0,A\n")
     assert from_environment().groups == {"site": {"case0": "A"}}
+
+
+def test_calibration_from_a_training_to_the_page(ablated: Any) -> None:
+    """ECE of the page is the mean over the records of all cells of a row, and MLflow has each cell's."""
+    from mlflow import MlflowClient
+    from starlette.testclient import TestClient
+
+    uri = default_uri(ablated.base)
+    site = Site(Settings(ablated.base, uri, (ablated.spec,)))
+    page = TestClient(pages(site), root_path="/acdis").get("/acdis/table?spec=tiny_table").text
+    shown = [
+        re.findall(r"<td[^>]*>([^<]*)</td>", body)
+        for body in re.findall(r'<tr data-of="Calibration">(.*?)</tr>', page)
+    ]
+    cells = [cell for row in site.looked("tiny_table")[0].rows for cell in row.cells if row.id == "syn"]
+    folders = [ablated.base / "cells" / cell.cell / "evaluations" / cell.evaluation for cell in cells]
+    records = [record for folder in folders for record in read_parquet(folder / "records.parquet")]
+    for region in REGIONS:
+        mean = np.mean([record.ece for record in records if record.region == region])
+        (line,) = (line for line in shown if line[:2] == ["MFSB + L_Syn", region])
+        assert line[2] == f"{100 * mean:.2f}"
+    assert all((folder / "reliability.png").stat().st_size > 1000 for folder in folders)
+    run = MlflowClient(uri).get_run(site.runs()[cells[0].cell].id)
+    ours = [each.ece for each in read_parquet(folders[0] / "records.parquet") if each.region == "ET"]
+    assert run.data.metrics["ece/ET/mean"] == pytest.approx(np.mean(ours))

@@ -17,6 +17,7 @@ from acdis.ablation.selection import load_specs
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
 from acdis.evaluation import floor_files
+from acdis.evaluation.calibration import NUMBERS
 from acdis.evaluation.examples import read_example
 from acdis.evaluation.floor_files import Floors
 from acdis.evaluation.floors import Thresholds, given
@@ -91,6 +92,8 @@ def _records():
             1,
             1,
             1.0,
+            ece=0.1,
+            calibration=(1.0,) * NUMBERS,
         )
         for case in range(2)
         for subset in SUBSETS

@@ -329,7 +329,7 @@ class Evaluation(Config):
     metrics: tuple[str, ...] = Field(
         (),
         description="what is scored besides Dice and HD95 (docs/metrics.md): brats2023, brats2023_men or "
-        "brats2023_met, brats2026, nsd, volume, sensitivity, precision",
+        "brats2023_met, brats2026, nsd, volume, sensitivity, precision, calibration",
     )
     box: Literal["all", "given"] = Field(
         "all",

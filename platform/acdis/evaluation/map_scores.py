@@ -9,6 +9,7 @@ import numpy as np
 
 from acdis.config import Evaluation
 from acdis.data.prepared_case import Entry
+from acdis.evaluation.calibration import Counts
 from acdis.evaluation.metrics import CaseTruth
 from acdis.evaluation.post_processing import post_process
 from acdis.evaluation.records import Record
@@ -22,6 +23,8 @@ class LabelMap:
     Attributes:
         labels: uint8 [D, H, W] on the file's grid, not post-processed.
         slice_at: along the third axis, of the slice that is wanted for a picture; none: no slice.
+        calibration: [3, 3, BINS], `calibration.counts` of the probabilities behind them, region by region;
+            none: not wanted.
     """
 
     entry: Entry
@@ -29,6 +32,7 @@ class LabelMap:
     labels: np.ndarray
     evaluation: Evaluation
     slice_at: int | None = None
+    calibration: Counts | None = None
 
     def __str__(self) -> str:
         return f"{self.entry.name}, {subset_name(self.subset)}"
@@ -61,4 +65,4 @@ class Scorer:
             self._of = entry.path
         labels = post_process(given.labels, evaluation.post_processing, spacing)
         picture = None if given.slice_at is None else labels[:, :, given.slice_at].copy()
-        return MapScores(self._truth.score(given.subset, labels, evaluation), picture)
+        return MapScores(self._truth.score(given.subset, labels, evaluation, given.calibration), picture)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from acdis.config import Evaluation
+from acdis.evaluation.calibration import Counts, error
 from acdis.evaluation.records import Record
 from acdis.vocabulary import CLASSES, REGION_LABELS, REGIONS, SUBSETS, Subset, subset_name
 
@@ -119,7 +120,7 @@ def score_case(
         truth: labels 0..3 [D, H, W].
         spacing: mm per voxel along D, H, W.
         evaluation: whether HD95 and what further metrics are wanted, and the smallest ET of `dice_et500` in
-            mm³.
+            mm³. Calibration is not scored here: `scoring.score` does, where probabilities are the case's own.
         patient: who was scanned, for the records; none: the case itself.
 
     Raises:
@@ -143,17 +144,29 @@ class CaseTruth:
         self.name, self.spacing, self.patient, self.shape = name, spacing, patient, labels.shape
         self._regions = {region: region_mask(labels, region) for region in REGIONS}
 
-    def score(self, subset: Subset, prediction: ArrayLike, evaluation: Evaluation) -> list[Record]:
-        """Scores of one subset's prediction, region by region."""
+    def score(
+        self,
+        subset: Subset,
+        prediction: ArrayLike,
+        evaluation: Evaluation,
+        calibration: Counts | None = None,
+    ) -> list[Record]:
+        """Scores of one subset's prediction, region by region.
+
+        Args:
+            calibration: [3, 3, BINS], `calibration.counts` of each region; none: labels alone are known.
+        """
         labels = _labels(prediction, f"case {self.name}, {subset_name(subset)}")
         if labels.shape != self.shape:
             raise ValueError(
                 f"case {self.name}: predicted {labels.shape} voxels where truth has {self.shape}"
             )
         records = []
-        for region, truth in self._regions.items():
+        for place, (region, truth) in enumerate(self._regions.items()):
             pair = region_mask(labels, region), truth
-            records.append(_score(self.name, subset, region, pair, self.spacing, evaluation, self.patient))
+            of_bins = None if calibration is None else calibration[place]
+            about = self.spacing, evaluation, self.patient, of_bins
+            records.append(_score(self.name, subset, region, pair, *about))
         return records
 
 
@@ -165,6 +178,7 @@ def _score(
     spacing: Spacing,
     evaluation: Evaluation,
     patient: str,
+    calibration: Counts | None,
 ) -> Record:
     prediction, truth = pair
     voxel_volume = math.prod(float(side) for side in spacing)
@@ -174,6 +188,8 @@ def _score(
         from acdis.evaluation.named_metrics import named  # scipy: reports read these names without it
 
         further = named(evaluation.metrics, prediction, truth, spacing)
+    if calibration is not None:
+        further |= {"ece": float(error(calibration)), "calibration": tuple(calibration.ravel().tolist())}
     return Record(
         case=name,
         subset=subset_name(subset),

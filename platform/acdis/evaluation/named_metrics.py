@@ -19,11 +19,13 @@ def named(names: Iterable[str], prediction: Mask, truth: Mask, spacing: Sequence
     """Value by metric, for all metrics that `names` give, of two masks [D, H, W].
 
     Args:
-        names: keys of `vocabulary.NAMED_METRICS`.
+        names: keys of `vocabulary.NAMED_METRICS`. Masks do not tell `calibration`, which gives nothing here.
         spacing: mm per voxel along D, H, W.
     """
     values: dict[str, float] = {}
     for name in names:
+        if name == "calibration":
+            continue
         values |= zip(NAMED_METRICS[name], _values(name, prediction, truth, spacing), strict=True)
     return values
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from acdis import files
 from acdis.errors import UserError
+from acdis.evaluation.calibration import NUMBERS
 from acdis.vocabulary import (
     FURTHER_METRICS,
     REGIONS,
@@ -39,7 +40,11 @@ METRIC_REGIONS: dict[str, tuple[str, ...]] = {
 #: Metrics that are there for every record of an evaluation or for none.
 _OPTIONAL = ("hd95", *FURTHER_METRICS)
 
-#: Rows of a file that is read: 20,000 cases; some two hundred bytes of memory each.
+#: Columns that a file has only where a record has them.
+_LATER = (*FURTHER_METRICS, "calibration")
+
+#: Rows of a file that is read: 20,000 cases; some two hundred bytes of memory each. A third of them where
+#: they have counts by bin, which are as much again and more.
 MOST_ROWS = 20_000 * 45
 #: Bytes of all rows together as they are before they are packed, and of their names: a file of ten kilobytes
 #: may hold one name of a megabyte, and a million rows that refer to it.
@@ -79,6 +84,10 @@ class Record:
     volume_difference_ml: float | None = None  # of the absolute volumes
     sensitivity: float | None = None
     precision: float | None = None
+    ece: float | None = None
+    calibration: tuple[float, ...] | None = (
+        None  # counts by bin that `ece` is from: `calibration.counts`, flat
+    )
 
     def __post_init__(self) -> None:
         if not self.patient:
@@ -91,24 +100,24 @@ class Record:
 
 
 def as_row(record: Record) -> dict[str, Any]:
-    """Value by column, without further metrics that were not computed."""
+    """Value by column, without counts by bin, and without further metrics that were not computed."""
     return {
         name: value
         for name, value in asdict(record).items()
-        if value is not None or name not in FURTHER_METRICS
+        if name != "calibration" and (value is not None or name not in FURTHER_METRICS)
     }
 
 
 def write_parquet(path: Path, records: Sequence[Record]) -> None:
     """Write records to a Parquet file, atomically: a reader sees the old file or the new one, whole.
 
-    Nullable columns: `dice_et500` (null but for ET), `hd95` (null when off) and further metrics, which have a
-    column only where a record has them.
+    Nullable columns: `dice_et500` (null but for ET), `hd95` (null when off) and further metrics with the
+    counts behind them, which have a column only where a record has them.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    present = [name for name in FURTHER_METRICS if any(getattr(row, name) is not None for row in records)]
+    present = [name for name in _LATER if any(getattr(row, name) is not None for row in records)]
     table = pa.Table.from_pylist([asdict(record) for record in records], schema=_schema(present))
     with files.replacing(path) as stream:
         pq.write_table(table, stream, write_page_checksum=True)
@@ -126,7 +135,16 @@ def read_parquet(path: Path) -> list[Record]:
             table = read_table(file, str(path))
     except OSError as error:
         raise _unreadable(str(path), error) from None
-    return [Record(**row) for row in table.to_pylist()]
+    return records_in(table)
+
+
+def records_in(table: pyarrow.Table) -> list[Record]:
+    """The rows of what `read_table` gives, in their order."""
+    rows = table.to_pylist()
+    for row in rows:
+        if row.get("calibration") is not None:
+            row["calibration"] = tuple(row["calibration"])
+    return [Record(**row) for row in rows]
 
 
 def read_table(file: BinaryIO, name: str) -> pyarrow.Table:
@@ -147,7 +165,7 @@ def read_table(file: BinaryIO, name: str) -> pyarrow.Table:
             raise UserError(
                 f"{name}: are not per-case scores of this version, has {columns}; evaluate the run again"
             )
-        _check_size(parquet.metadata)
+        _check_size(parquet.metadata, MOST_ROWS // 3 if "calibration" in due.names else MOST_ROWS)
         table = _read(file, parquet)
         table.validate(full=True)
         if "patient" not in table.column_names:
@@ -167,11 +185,11 @@ def read_table(file: BinaryIO, name: str) -> pyarrow.Table:
     return table
 
 
-def _check_size(metadata: pyarrow.parquet.FileMetaData) -> None:
+def _check_size(metadata: pyarrow.parquet.FileMetaData, most: int) -> None:
     """A few kilobytes can claim to hold any number of rows, and do hold them if all are alike."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    if metadata.num_rows > MOST_ROWS or sum(group.num_rows for group in groups) != metadata.num_rows:
-        raise ValueError(f"claims {metadata.num_rows:,} rows, at most {MOST_ROWS:,} are read")
+    if metadata.num_rows > most or sum(group.num_rows for group in groups) != metadata.num_rows:
+        raise ValueError(f"claims {metadata.num_rows:,} rows, at most {most:,} are read")
     if (size := sum(group.total_byte_size for group in groups)) > MOST_BYTES:
         raise ValueError(f"claims {size:,} bytes, at most {MOST_BYTES:,} are read")
 
@@ -206,11 +224,12 @@ def _unreadable(name: str, error: Exception) -> UserError:
 
 
 def _schema(present: Sequence[str] = ()) -> pyarrow.Schema:
-    """With those further metrics that are present."""
+    """With those of the later columns that are present."""
     import pyarrow as pa
 
     types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-    due = [field for field in fields(Record) if field.name not in FURTHER_METRICS or field.name in present]
+    types["tuple[float, ...]"] = pa.list_(pa.float64(), NUMBERS)
+    due = [field for field in fields(Record) if field.name not in _LATER or field.name in present]
     columns = ((field.name, *str(field.type).partition(" | ")) for field in due)
     return pa.schema([pa.field(name, types[kind], nullable=bool(none)) for name, kind, _, none in columns])
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from acdis.errors import UserError
 from acdis.evaluation import floor_files
+from acdis.evaluation.calibration import BINS
 from acdis.evaluation.floor_files import Floors
 from acdis.evaluation.metrics import HD95_ONE_EMPTY
-from acdis.evaluation.records import Record, limit, read_table, summarise
+from acdis.evaluation.records import Record, limit, read_table, records_in, summarise
 from acdis.files import opened, reason
 from acdis.vocabulary import FURTHER_METRICS, REGIONS, SUBSETS, subset_name
 
@@ -42,6 +43,7 @@ class Scores:
         floors: what they are held against; none where nobody has measured it.
         further: by metric of `evaluation.metrics`, each [N, 15, 3]; those that were computed.
         truth: [N, 3], ml of each region in the segmentation; none where it is not known.
+        calibration: [15, 3, 3, BINS], `calibration.counts` over all cases; none where it was not computed.
     """
 
     cases: tuple[str, ...]
@@ -52,6 +54,7 @@ class Scores:
     floors: Floors | None = None
     further: Mapping[str, np.ndarray] = field(default_factory=dict)
     truth: np.ndarray | None = None
+    calibration: np.ndarray | None = None
 
     @property
     def penalties(self) -> np.ndarray:
@@ -84,9 +87,15 @@ def read_scores(file: BinaryIO, name: str) -> Scores:
     metrics = [*_METRICS, *_TRUTH, *(name for name in FURTHER_METRICS if name in table.column_names)]
     columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in metrics}
     words = {name: table.column(name).to_pylist() for name in _WORDS}
-    scores = _scores(words, columns)
+    counted = None
+    if "calibration" in table.column_names:
+        column = table.column("calibration")
+        counted = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        if column.null_count or not _within(counted, math.inf):
+            raise UserError(f"{name}: calibration has no counts somewhere; evaluate the run again")
+    scores = _scores(words, columns, counted)
     if scores is None:
-        raise _problem([Record(**row) for row in table.to_pylist()], name)
+        raise _problem(records_in(table), name)
     return scores
 
 
@@ -117,14 +126,21 @@ def from_records(records: Sequence[Record]) -> Scores:
         name: np.array([getattr(row, name) for row in records], dtype=np.float64)
         for name in (*_METRICS, *_TRUTH, *FURTHER_METRICS)
     }
-    scores = _scores(words, columns)
+    every = [row.calibration for row in records if row.calibration is not None]
+    scores = _scores(words, columns, np.array(every) if len(every) == len(records) else None)
     if scores is None:
         raise _problem(records, "records")
     return scores
 
 
-def _scores(words: dict[str, list[Any]], columns: dict[str, np.ndarray]) -> Scores | None:
-    """Arrays from columns; none where anything is wrong, for `_problem` to say what."""
+def _scores(
+    words: dict[str, list[Any]], columns: dict[str, np.ndarray], counted: np.ndarray | None
+) -> Scores | None:
+    """Arrays from columns; none where anything is wrong, for `_problem` to say what.
+
+    Args:
+        counted: the bins of all records, one after the other; none where they have none.
+    """
     cases = tuple(sorted(set(words["case"])))
     order = {case: place for place, case in enumerate(cases)}
     try:
@@ -159,7 +175,25 @@ def _scores(words: dict[str, list[Any]], columns: dict[str, np.ndarray]) -> Scor
     distances = hd95 if with_hd95 else None
     voxels, volume = (shaped[name][:, 0] for name in _TRUTH)  # the same for every subset
     truth = voxels * volume / 1000
-    return Scores(cases, shaped["dice"], et500[..., 2], distances, patients, further=further, truth=truth)
+    of_bins = None if counted is None else _bins(counted, place, len(cases))
+    return Scores(
+        cases,
+        shaped["dice"],
+        et500[..., 2],
+        distances,
+        patients,
+        further=further,
+        truth=truth,
+        calibration=of_bins,
+    )
+
+
+def _bins(counted: np.ndarray, place: list[int], cases: int) -> np.ndarray:
+    """Over all cases: [15, 3, 3, BINS]."""
+    sorted_counts = np.empty((len(place), 3, BINS))
+    sorted_counts[place] = counted.reshape(-1, 3, BINS)
+    total: np.ndarray = sorted_counts.reshape(cases, 15, 3, 3, BINS).sum(axis=0)
+    return total
 
 
 def _shaped(values: np.ndarray, place: list[int], cases: int) -> np.ndarray:

@@ -13,16 +13,20 @@ import torch
 from acdis.config import Data, Evaluation
 from acdis.data.given import by_given
 from acdis.data.prepared_case import Entry
-from acdis.data.preprocess import Meta, labels_to_native, regions_to_native
+from acdis.data.preprocess import Meta, labels_to_native, regions_to_native, to_native_region
+from acdis.evaluation.calibration import Counts, counts
 from acdis.evaluation.case_files import CaseFiles
 from acdis.evaluation.examples import SHOWN, Example, Slices
 from acdis.evaluation.map_scores import LabelMap, MapScores
 from acdis.evaluation.metric_pool import MetricPool
+from acdis.evaluation.metrics import region_mask
 from acdis.evaluation.post_processing import post_process
 from acdis.evaluation.records import Record
-from acdis.evaluation.sliding import predict
+from acdis.evaluation.sliding import predict, regions_of
 from acdis.methods.base import Method
-from acdis.vocabulary import SUBSETS, Subset, subset_mask
+from acdis.vocabulary import REGIONS, SUBSETS, Subset, subset_mask
+
+_Counter = Callable[[torch.Tensor, Meta], Counts]
 
 
 @dataclass
@@ -99,9 +103,11 @@ def score(
             if case.known is None:
                 case.slices = Slices(entry) if keep else None
                 at = case.slices.at if case.slices else None
-                maps = _predicted_maps(method, entry, evaluation, device, dtype, subsets, data)
-                for subset, labels in zip(subsets, maps, strict=True):
-                    given = LabelMap(entry, subset, labels, evaluation, at if subset in SHOWN else None)
+                count = _counter(method, entry) if "calibration" in evaluation.metrics else None
+                maps = _predicted_maps(method, entry, evaluation, device, dtype, subsets, data, count)
+                for subset, (labels, counted) in zip(subsets, maps, strict=True):
+                    shown = at if subset in SHOWN else None
+                    given = LabelMap(entry, subset, labels, evaluation, shown, counted)
                     case.maps.append((subset, pool.submit(given)))
             started.append(case)
             while started and started[0].is_ready():
@@ -128,7 +134,7 @@ def label_maps(
     Raises:
         UserError: with "given", the files that the case was prepared from cannot be read any more.
     """
-    for labels in _predicted_maps(method, entry, evaluation, device, dtype, subsets, data):
+    for labels, _ in _predicted_maps(method, entry, evaluation, device, dtype, subsets, data):
         yield post_process(labels, evaluation.post_processing, entry.meta.native_spacing)
 
 
@@ -140,25 +146,44 @@ def _predicted_maps(
     dtype: torch.dtype | None,
     subsets: Sequence[Subset],
     data: Data | None,
-) -> Iterator[np.ndarray]:
-    """As `label_maps`, not post-processed."""
+    count: _Counter | None = None,
+) -> Iterator[tuple[np.ndarray, Counts | None]]:
+    """As `label_maps`, not post-processed; with what `count` makes of the probabilities."""
     labels_of = regions_to_native if method.outputs == "regions" else labels_to_native
     place = device, dtype
+
+    def of(probabilities: torch.Tensor, meta: Meta) -> tuple[np.ndarray, Counts | None]:
+        return labels_of(probabilities, meta).cpu().numpy(), count(probabilities, meta) if count else None
+
     if evaluation.box == "all":
         images = torch.from_numpy(entry.whole()[0])
         for probabilities in _predicted(method, images, entry.meta, evaluation, subsets, *place):
-            yield labels_of(probabilities, entry.meta).cpu().numpy()
+            yield of(probabilities, entry.meta)
         return
     if entry.source is None or data is None:
         raise ValueError(f"{entry.name}: its files are not known, so no subset can be prepared by itself")
-    maps: dict[Subset, np.ndarray] = {}
+    maps: dict[Subset, tuple[np.ndarray, Counts | None]] = {}
     for alike, prepared, meta in by_given(entry.source, data, subsets):
         for subset in alike:  # one by one, as `prediction` has it: together they would be rounded otherwise
             (probabilities,) = _predicted(
                 method, torch.from_numpy(prepared), meta, evaluation, [subset], *place
             )
-            maps[subset] = labels_of(probabilities, meta).cpu().numpy()
+            maps[subset] = of(probabilities, meta)
     yield from (maps[subset] for subset in subsets)
+
+
+def _counter(method: Method, entry: Entry) -> _Counter:
+    """Counts the bins of a case's probabilities [4 or 3, d, h, w], over the voxels of the file in the box."""
+    truth = entry.native_labels()
+
+    def count(probabilities: torch.Tensor, meta: Meta) -> Counts:
+        native, where = to_native_region(probabilities, meta)
+        of_regions = native if method.outputs == "regions" else regions_of(native)
+        labels = truth[where]
+        pairs = zip(REGIONS, of_regions.clamp(0, 1).cpu().numpy(), strict=True)
+        return np.stack([counts(mine, region_mask(labels, region)) for region, mine in pairs])
+
+    return count
 
 
 def _predicted(

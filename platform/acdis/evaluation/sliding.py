@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from acdis import machine
-from acdis.vocabulary import CLASSES, MODALITIES, REGIONS, SUBSETS, subset_mask
+from acdis.vocabulary import CLASSES, MODALITIES, REGION_LABELS, REGIONS, SUBSETS, subset_mask
 
 if TYPE_CHECKING:
     from acdis.methods.base import Method
@@ -135,6 +135,11 @@ def predict(
     depth, height, width = images.shape[1:]
     mean = total.div_(counts)[..., :depth, :height, :width]
     return _probabilities(method, mean, dim=1) if method.merged == "logits" else mean
+
+
+def regions_of(classes: Tensor) -> Tensor:
+    """Probabilities of WT, TC, ET [3, ...] from those of the four classes [4, ...]."""
+    return torch.stack([classes[list(REGION_LABELS[region])].sum(0) for region in REGIONS])
 
 
 def window_weights(window: Sequence[int], weights: Weights) -> Tensor:

@@ -25,8 +25,9 @@ from acdis.data.scan import Scan
 from acdis.errors import UserError
 from acdis.evaluation import sliding
 from acdis.evaluation.post_processing import post_process
+from acdis.evaluation.sliding import regions_of
 from acdis.prediction.model import Model
-from acdis.vocabulary import MODALITIES, REGION_LABELS, REGIONS, SUBSETS, Subset, subset_mask
+from acdis.vocabulary import MODALITIES, SUBSETS, Subset, subset_mask
 
 Progress = Callable[[int, int], None]
 _FLIPS = [axes for n in range(4) for axes in itertools.combinations((0, 1, 2), n)]
@@ -159,11 +160,6 @@ def _rules(models: Sequence[Model]) -> tuple[PostProcessing, ...]:
             "by itself"
         )
     return rules.pop()
-
-
-def regions_of(classes: Tensor) -> Tensor:
-    """Probabilities of WT, TC, ET [3, ...] from those of the four classes [4, ...]."""
-    return torch.stack([classes[list(REGION_LABELS[region])].sum(0) for region in REGIONS])
 
 
 def _decided(mean: Tensor, regions: bool, maps: bool) -> Segmented:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from acdis import files
+from acdis.evaluation.calibration import curve, error
 from acdis.evaluation.examples import read_example
 from acdis.vocabulary import CLASSES, MODALITIES, REGIONS
 
@@ -44,6 +45,20 @@ def _validation_curve(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
         axis.plot([entry["epoch"] for entry in validated], values, "o-", ms=3, color=colour, label=region)
     axis.set(xlabel="epoch", ylabel="Dice", ylim=(0, 1), title="validation Dice, mean over 15 subsets")
     axis.legend()
+
+
+def reliability(path: Path, of_bins: np.ndarray, title: str) -> None:
+    """Reliability curves of [3, 3, BINS] counts by region: share of the region over mean probability."""
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
+    axis.plot((0, 1), (0, 1), ":", color="#666666", lw=1)
+    for colour, region, counts in zip(PALETTE, REGIONS, of_bins, strict=False):
+        means, shares = curve(counts)
+        axis.plot(means, shares, "o-", ms=4, color=colour, label=f"{region}, ECE {100 * error(counts):.2f} %")
+    axis.set(xlabel="mean probability", ylabel="share of the region", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title(title, fontsize=9)
+    axis.legend(loc="lower right")
+    save(figure, path)
 
 
 def qualitative(path: Path, example: Path) -> None:

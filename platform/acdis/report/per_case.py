@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,8 @@ from acdis.evaluation.records import Record, read_parquet
 from acdis.report.collect import records_file
 from acdis.report.facts import SpecFacts
 
-COLUMNS = (
-    "spec",
-    "row",
-    "seed",
-    "cell",
-    "phantoms",
-    *(field.name for field in fields(Record)),
-    "hd95_penalty",
-)
+_OF_RECORDS = tuple(field.name for field in fields(Record) if field.name != "calibration")
+COLUMNS = ("spec", "row", "seed", "cell", "phantoms", *_OF_RECORDS, "hd95_penalty")
 
 
 def lines(specs: Sequence[SpecFacts], base: Path) -> Iterator[dict[str, Any]]:
@@ -42,7 +35,8 @@ def lines(specs: Sequence[SpecFacts], base: Path) -> Iterator[dict[str, Any]]:
                     first = {"spec": spec.name, "row": row.id, "seed": cell.seed, "cell": cell.cell}
                     first["phantoms"] = spec.phantoms
                     for record in read_parquet(records_file(base, cell.cell, cell.evaluation)):
-                        yield first | asdict(record) | {"hd95_penalty": record.hd95_penalty}
+                        values = {name: getattr(record, name) for name in _OF_RECORDS}
+                        yield first | values | {"hd95_penalty": record.hd95_penalty}
 
 
 def render(specs: Sequence[SpecFacts], base: Path) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from acdis.report import costs, floors, other_sources, phrases, ranked, strata, subsets_of_row
+from acdis.report import calibration, costs, floors, other_sources, phrases, ranked, strata, subsets_of_row
 from acdis.report.comparison import Comparison, Difference
 from acdis.report.document import Document, Section, Table
 from acdis.report.facts import PHANTOM_WARNING, RowFacts, RowScores, SpecFacts
@@ -79,6 +79,9 @@ def _spec(
     kinds = strata.section(rows, labels, groups)
     if kinds is not None:
         yield kinds
+    calibrated = calibration.section(rows, labels)
+    if calibrated is not None:
+        yield calibrated
     spent = costs.section(costs.of_rows(spec.rows, rows))
     if spent is not None:
         yield spent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from acdis.evaluation.scores import Scores
-from acdis.report import phrases
+from acdis.report import calibration, phrases
 from acdis.vocabulary import FURTHER_METRICS, MODALITIES, REGIONS, SUBSETS, Subset, metric_name
 
 Row = tuple[str, ...]
@@ -66,7 +66,9 @@ def further(summary: Mapping[str, float]) -> list[str]:
         return []
     table = [("mean of 15", *REGIONS), ("---", *("---:" for _ in REGIONS)), *lines]
     rules = [
-        rule for metric, rule in phrases.LESION_RULES.items() if metric_name(metric, REGIONS[0]) in summary
+        rule
+        for metric, rule in (*phrases.LESION_RULES.items(), ("ece", calibration.RULE))
+        if metric_name(metric, REGIONS[0]) in summary
     ]
     return [
         *("| " + " | ".join(row) + " |" for row in table),

@@ -165,6 +165,8 @@ def records_of(
     Raises:
         UserError: as `evaluation.others.score`.
     """
+    if "calibration" in evaluation.metrics:
+        display.say(f"{predicted.label}: calibration is not scored, label maps hold no probabilities")
     return others.score(
         paths,
         predicted.scheme,

@@ -20,7 +20,7 @@ from acdis.tracking.epochs import epoch_values, history_entry
 from acdis.tracking.journal import epochs_of
 from acdis.tracking.runs import RunTracker
 
-TABLE, PICTURES = "subsets.md", "qualitative"
+TABLE, PICTURES, RELIABILITY = "subsets.md", "qualitative", "reliability.png"
 
 
 def begin(tracker: RunTracker, cell: Cell, experiment: Experiment, tags: dict[str, str]) -> None:
@@ -51,7 +51,12 @@ def scores(tracker: RunTracker, evaluation: Path, settings: Evaluation, title: s
     text = tables.markdown(summary, title, told, floors.below(scored), floors.columns(scored))
     write_text(evaluation / TABLE, text)
     tracker.log_metrics(summary)
-    for name in ("records.parquet", TABLE, *([floor_files.FILE] if scored.floors else [])):
+    kept = ["records.parquet", TABLE, *([floor_files.FILE] if scored.floors else [])]
+    if scored.calibration is not None:
+        pooled = scored.calibration.sum(axis=0)
+        figures.reliability(evaluation / RELIABILITY, pooled, f"{title}: all test cases and subsets together")
+        kept.append(RELIABILITY)
+    for name in kept:
         tracker.log_artifact(evaluation / name, "evaluation")
     for picture in pictures(evaluation):
         tracker.log_artifact(picture, f"evaluation/{PICTURES}")

@@ -15,7 +15,7 @@ from acdis.dashboard import views
 from acdis.dashboard.results import Result
 from acdis.dashboard.state import NotThereError, Site
 from acdis.errors import UserError
-from acdis.report import costs, floors, other_sources, phrases, strata, subsets_forms
+from acdis.report import calibration, costs, floors, other_sources, phrases, strata, subsets_forms
 from acdis.report.comparison import Comparison, Difference, Figures
 from acdis.report.facts import RowFacts, SpecFacts
 from acdis.report.formats import RENDERERS
@@ -156,7 +156,14 @@ def _context(site: Site, result: Result, chosen: Chosen) -> dict[str, Any]:
         "floors": floors.lines_for(rows),
         "below": floors.first_lines(rows),
         "on_floors": floors.notes_on(rows),
-        "kinds": strata.section(rows, labels, site.settings.groups) if result.whole else None,
+        "further": [
+            section
+            for section in (
+                strata.section(rows, labels, site.settings.groups),
+                calibration.section(rows, labels),
+            )
+            if section and result.whole
+        ],
         "costs": [cost.words() for cost in costs.of_rows(spec.rows, rows).values()],
         "sources": [source.words() for source in other_sources.of_rows((*spec.rows, *spec.absent))],
         "source_title": other_sources.TITLE,

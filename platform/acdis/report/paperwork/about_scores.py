@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from acdis.config import Evaluation
+from acdis.evaluation.calibration import BINS
 from acdis.evaluation.lesionwise import PENALTY_2023, PENALTY_2026
 from acdis.evaluation.metrics import HD95_ONE_EMPTY
 from acdis.report.facts import RowScores
@@ -25,6 +26,8 @@ FURTHER = {
     "volume": "absolute difference of volumes, ml",
     "sensitivity": "sensitivity by voxel (1 where nothing is to be found)",
     "precision": "precision by voxel (1 where nothing is predicted)",
+    "calibration": f"expected calibration error of each region's probability, {BINS} bins of equal width, "
+    "over the voxels of the brain's box",
 }
 _LESIONS = ("brats2023", "brats2023_men", "brats2023_met", "brats2026")
 
@@ -47,6 +50,7 @@ def facts(study: Study) -> Facts:
         "lesion_metrics": named(*_LESIONS),
         "error_metrics": named("sensitivity", "precision"),
         "tolerance": named("nsd"),
+        "class_scores": configured(_of_probabilities),
         "post_processing": configured(_post_processing),
         "inference": grouped(study.trained, _windows),
         "penalties": each_row(study, _penalties),
@@ -67,7 +71,6 @@ def _always() -> dict[str, list[str]]:
             "mean over cases, then over the 15 subsets, then over seeds, each weighing the same; for tests "
             "scans of one patient are averaged first"
         ],
-        "class_scores": ["labels alone are scored, no probabilities"],
         "metric_code": [
             "Dice is the platform's own code, surface distances are MONAI's; scores are computed at the "
             "files' own spacing"
@@ -92,6 +95,12 @@ def hd95(given: Evaluation) -> str:
         "HD95, mm: the larger of the two directed 95th percentiles (MONAI); both masks empty 0, one empty "
         f"{HD95_ONE_EMPTY:g}, a penalty"
     )
+
+
+def _of_probabilities(given: Evaluation) -> str:
+    if "calibration" not in given.metrics:
+        return "labels alone are scored, no probabilities"
+    return FURTHER["calibration"]
 
 
 def further_of(study: Study) -> set[str]:

@@ -45,6 +45,7 @@ _METRICS = {
     "hd95": "huttenlocher1993hausdorff",
     "nsd_1mm": "nikolov2018nsd",
     "lesion_dice": "moawad2023brats",
+    "ece": "naeini2015calibrated",
 }
 _TESTS = ("obuchowski1995hypothesis", "hillis2007comparison", "holm1979simple")
 #: Order of the fields; others follow.
