@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from acdis.data.augment import augment
 from acdis.data.cases import find
 from acdis.data.loader import cut, epoch_batches, epoch_order, iterations_per_epoch
 from acdis.errors import UserError
+from acdis.vocabulary import MODALITIES
 
 SIDE = 24
 
@@ -26,6 +27,7 @@ class Case:
     name: str
     arrays: dict = field(default_factory=dict, compare=False)
     delay: float = 0.0
+    modalities: tuple = MODALITIES
 
     def images(self):
         time.sleep(self.delay)
@@ -153,6 +155,41 @@ def test_every_subset_comes_about_equally_often():
     _, counts = torch.unique(torch.cat([s.available for s in samples]), dim=0, return_counts=True)
     assert len(counts) == 15
     assert ((counts - 40.0) ** 2 / 40).sum() < 36.1  # chi-square, 14 degrees, p = 0.001
+
+
+def test_a_case_that_lacks_modalities_has_subsets_of_what_it_has():
+    """FLAIR and T2 alone: three subsets, equally often; what stands in the others' place is not seen."""
+    lacking = replace(case("one"), modalities=("FLAIR", "T2"))
+    spoiled = lacking.arrays["images"].copy()
+    spoiled[1:3] = 1e6
+    samples = flat(batches([lacking], iterations=300))
+    others = flat(batches([replace(lacking, arrays={**lacking.arrays, "images": spoiled})], iterations=300))
+    subsets_, counts = torch.unique(torch.cat([s.available for s in samples]), dim=0, return_counts=True)
+    assert subsets_.int().tolist() == [[0, 0, 0, 1], [1, 0, 0, 0], [1, 0, 0, 1]]
+    assert ((counts - 200.0) ** 2 / 200).sum() < 13.8  # chi-square, 2 degrees, p = 0.001
+    assert all(equal(one, other) for one, other in zip(samples, others, strict=True))
+    assert all(not sample.images[:, 1:3].any() and sample.images[:, ::3].any() for sample in samples)
+    assert all(sample.present.tolist() == [[True, False, False, True]] for sample in samples)
+
+
+def test_cases_that_lack_nothing_are_beside_one_that_does_what_they_were():
+    entries = cases(3)
+    holed = [replace(entries[0], modalities=("T1",)), *entries[1:]]
+    usual, beside = (flat(batches(given, iterations=6)) for given in (entries, holed))
+    assert all(sample.present is None for sample in usual)
+    for one, other in zip(usual, beside, strict=True):
+        assert other.present.tolist() == [
+            [other.names != ("case00",)] * 2 + [True, other.names != ("case00",)]
+        ]
+        assert other.names == ("case00",) or equal(one, other)
+
+
+def test_a_method_that_never_draws_what_a_case_has_is_told():
+    def everything(generator, n, epoch):
+        return torch.ones(n, 4, dtype=torch.bool)
+
+    with pytest.raises(RuntimeError, match=r"case00: has .*'T1'.*no subset of that is drawn"):
+        list(batches([replace(cases(1)[0], modalities=("T1",))], sample_subsets=everything))
 
 
 # --- determinism

@@ -180,6 +180,23 @@ def test_the_lower_of_equal_thresholds_is_taken() -> None:
     assert floors.fit([case], [("FLAIR",)]) == {floors.given(("FLAIR",)): floors.Thresholds(0.4, None, None)}
 
 
+def test_thresholds_are_fitted_on_the_cases_that_have_the_images() -> None:
+    """Noise where a case has no image changes none of them; without any case there is none to fit."""
+    whole, holed = [scan(seed) for seed in (0, 1)], scan(2)
+    rules = []
+    for seed in range(2):
+        images = holed.images.copy()
+        images[[0, 1]] = np.random.default_rng(seed).normal(1, 2, images[:2].shape)
+        rules.append(floors.fit([*whole, replace(holed, images=images, modalities=("T1", "T2"))]))
+    assert rules[0] == rules[1]
+    both, t2 = floors.given(("FLAIR", "T1ce")), floors.given(("T2", "T1"))
+    assert rules[0][both] == floors.fit(whole)[both]
+    assert rules[0][t2] == floors.fit([*whole, holed])[t2] != floors.fit(whole)[t2]
+    alone = floors.fit([replace(each, modalities=("T1", "T2")) for each in whole])
+    assert alone[both] == floors.Thresholds(None, None, None)
+    assert alone[t2] == floors.fit(whole)[t2]
+
+
 def test_without_t1ce_no_enhancing_tumour_and_without_flair_and_t2_the_brain() -> None:
     cases = [scan(seed) for seed in range(2)]
     rule = floors.fit(cases)

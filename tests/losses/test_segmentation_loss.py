@@ -195,3 +195,27 @@ def test_several_maps_are_summed_and_pooled_one_by_one_in_their_order():
     assert [float(sums[1, 0]) for sums in pooled] == [pytest.approx(float(p[:, 0].sum())) for p in maps]
     for name, loss in (("wce", segmentation.weighted_cross_entropy), ("dice", segmentation.dice_loss)):
         assert float(terms[name]) == pytest.approx(sum(float(loss(p, target)) for p in maps), rel=1e-12)
+
+
+def test_samples_that_are_not_judged_count_nothing():
+    """As if they were not in the batch, but in the cross-entropy's mean; NaN in them reaches nothing."""
+    logits, labels = drawn((3, 4, 3, 4, 5))
+    target, judged = segmentation.one_hot(labels).double(), torch.tensor([True, False, True])
+    logits[1] = torch.nan
+    logits.requires_grad_()
+    terms = segmentation.map_terms(logits.softmax(1), target, judged=judged)
+    p, t = logits.softmax(1)[judged], target[judged]
+    assert terms["dice"].item() == pytest.approx(segmentation.dice_loss(p, t).item(), rel=1e-12)
+    entropies = segmentation.weighted_cross_entropy(p, t, "sample")
+    assert terms["wce"].item() == pytest.approx(entropies.sum().item() / 3, rel=1e-12)
+    assert terms["dice"].isfinite()
+
+
+def test_a_map_that_no_sample_has_costs_nothing():
+    logits, labels = drawn()
+    logits.requires_grad_()
+    nobody = torch.zeros(len(labels), dtype=torch.bool)
+    terms = segmentation.map_terms(logits.softmax(1), segmentation.one_hot(labels), judged=nobody)
+    (terms["wce"] + terms["dice"]).backward()
+    assert (float(terms["wce"]), float(terms["dice"])) == (0.0, 0.0)
+    assert not logits.grad.any()

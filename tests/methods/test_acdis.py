@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -224,6 +225,74 @@ def test_synthesis_terms(parts):
     own = terms["discriminator"]
     torch.testing.assert_close(own["discriminator/real"], sum(real) / 4, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(own["discriminator/fake"], sum(fake) / 4, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_terms_of_a_case_that_lacks_a_modality():
+    """The first sample's case has no T2: E_Aux sees zeros there, and no term counts a map of it."""
+    method = build(consistency=["var", "mse"], synthesis=["mse", "adver"])
+    present = ((1, 1, 1, 0), (1, 1, 1, 1))
+    batch = make_batch(((1, 0, 1, 0), (1, 1, 0, 1)))
+    images = batch.images.clone()
+    images[0, 3] = 0
+    batch = replace(batch, present=torch.tensor(present) > 0)
+    before = [encoder(images[:, m, None]) for m, encoder in enumerate(method.encoders)]
+    after = [[method.enhancers[m][k](before[m][k]) for k in range(4)] for m in range(4)]
+    auxiliary = method.auxiliary_encoder(images)
+    terms = method(batch, 2)
+
+    target, mono = segmentation.one_hot(batch.labels), torch.zeros(2)
+    for m in range(4):
+        those = [b for b in range(2) if present[b][m]]
+        p = method.auxiliary_decoder(before[m]).softmax(1)
+        mono[0] += (
+            sum(segmentation.weighted_cross_entropy(p[b : b + 1], target[b : b + 1]) for b in those) / 2
+        )
+        mono[1] += segmentation.dice_loss(p[those], target[those])
+    assert_terms(terms, "seg/mono", dict(zip(("wce", "dice"), mono, strict=True)))
+    aux = map_terms(method.fusion_decoder([torch.cat([f] * 4, dim=1) for f in auxiliary]), batch.labels)
+    assert_terms(terms, "seg/aux", dict(zip(("wce", "dice"), aux, strict=True)))
+
+    for name, loss in (("var", consistency.variance_loss), ("mse", consistency.mse_loss)):
+        by_sample = [
+            sum(loss(after[m][k][b : b + 1], auxiliary[k][b : b + 1]) for m in range(4) if present[b][m])
+            / sum(present[b])
+            for b in range(2)
+            for k in range(4)
+        ]
+        assert_terms(terms, "consistency", {name: sum(by_sample) / 8})
+
+    total, judged = 0.0, []
+    for b, m in ((0, 1), (1, 2)):  # what it lacks of what its case has: T2 of the first has no target
+        for k in range(4):
+            given = torch.cat([after[n][k][b : b + 1] * batch.available[b, n] for n in range(4)], dim=1)
+            made, truth = method.synthesisers[m][k](given), after[m][k][b : b + 1]
+            total += (made - truth).square().mean()
+        judged.append(F.softplus(-method.discriminator(truth)).mean())
+    assert_terms(terms, "synthesis", {"mse": total / (2 * 4)})
+    real = terms["discriminator"]["discriminator/real"]
+    torch.testing.assert_close(real, sum(judged) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_a_modality_that_no_case_has_teaches_its_encoder_nothing():
+    method = build()
+    batch = make_batch(((1, 0, 0, 0), (0, 0, 1, 1)))
+    present = torch.tensor([[1, 0, 1, 1], [1, 0, 1, 1]]) > 0
+    summed(method(replace(batch, present=present), 2)).backward()
+    parts = {
+        name: [p.grad for p in getattr(method, name)[1].parameters()] for name in ("encoders", "enhancers")
+    }
+    assert all(not gradient.any() for gradients in parts.values() for gradient in gradients)
+    assert any(p.grad.any() for p in method.synthesisers[1].parameters())  # D_Fuse asks for it
+    assert all(value.isfinite() for value in method.diagnostics.values())
+
+
+def test_shares_of_flat_windows_are_of_what_is_there():
+    """T2, which no case has, is flat everywhere."""
+    method, batch = build(), make_batch()
+    with torch.no_grad():
+        method(replace(batch, present=torch.tensor([[1, 1, 1, 0]] * 2) > 0), 0)
+    assert all(value == 0 for value in method.diagnostics.values())
 
 
 @torch.no_grad()

@@ -423,9 +423,16 @@ def test_a_batch_of_two_is_the_average_of_two_batches_of_one(variant, rows):
     """With the Dice sums of both: what DDP and accumulation rely on. Float64 keeps the rounding small."""
     if methods.validate(variant.name, variant.options).whole_batch():
         pytest.skip("its samples see each other's statistics, so accumulation is refused")
-    batch, method = make_batch(variant.side, rows, torch.float64), build(variant).double()
-    tensors = ("images", "labels", "available", "origin", "flips", "keys")
-    halves = [replace(batch, **{name: getattr(batch, name)[b : b + 1] for name in tensors}) for b in range(2)]
+    check_average(variant, make_batch(variant.side, rows, torch.float64))
+
+
+def check_average(variant, batch):
+    method = build(variant).double()
+    parts_of = ["images", "labels", "available", "origin", "flips", "keys"]
+    parts_of += ["present"] if batch.present is not None else []
+    halves = [
+        replace(batch, **{name: getattr(batch, name)[b : b + 1] for name in parts_of}) for b in range(2)
+    ]
 
     def recording(sums):
         def record(local):
@@ -457,6 +464,55 @@ def step(method, batch):
     terms = method(batch, LATE)
     summed(terms).backward()
     return values(terms) + [gradient.clone() for gradient in gradients(method)]
+
+
+# --- cases that lack modalities
+
+#: What the two samples' cases have, and are trained with: between them each modality is there once.
+PRESENT, OF_IT = ((1, 1, 0, 0), (0, 1, 1, 1)), ((1, 1, 0, 0), (0, 0, 1, 1))
+learns_from_holes = pytest.mark.parametrize(
+    "variant",
+    [
+        parameter
+        for parameter in variants()
+        if not methods.validate(parameter.values[0].name, parameter.values[0].options).needs_whole_cases()
+    ],
+)
+
+
+def with_holes(side, dtype=torch.float32, fill=None):
+    batch = make_batch(side, OF_IT, dtype)
+    present = torch.tensor(PRESENT, dtype=torch.bool)
+    images = batch.images if fill is None else fill(batch.images, present)
+    return replace(batch, images=images, present=present)
+
+
+@learns_from_holes
+def test_nothing_leaks_from_what_a_case_lacks(variant):
+    """Noise, NaN and inf where there is nothing: the same terms and gradients, bit for bit; each parameter
+    has one all the same."""
+    method = build(variant)
+    expected = step(method, with_holes(variant.side))
+    spoiled = step(method, with_holes(variant.side, fill=spoil))
+    assert all(torch.equal(*pair) for pair in zip(expected, spoiled, strict=True))
+    assert all(value.isfinite().all() for value in expected)
+    learning = [(n, p) for n, p in method.named_parameters() if p.requires_grad]
+    assert [n for n, p in learning if p.grad is None or not p.grad.abs().max() > 0] == []
+
+
+@learns_from_holes
+def test_cases_that_are_said_to_lack_nothing_give_the_step_that_they_gave(variant):
+    """Summed otherwise, so that in float64 rounding alone may differ."""
+    batch, method = make_batch(variant.side, dtype=torch.float64), build(variant).double()
+    expected = step(method, batch)
+    said = step(method, replace(batch, present=torch.ones(2, 4, dtype=torch.bool)))
+    for one, other in zip(expected, said, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@learns_from_holes
+def test_a_batch_with_holes_is_the_average_of_its_samples(variant):
+    check_average(variant, with_holes(variant.side, torch.float64))
 
 
 @every_method

@@ -62,3 +62,21 @@ def test_a_crop_that_a_method_cannot_take(name, side, part):
     assert f"{part} [{side}, {whole}, {whole}]: {rule}" in str(refused.value)
     (works,) = re.findall(rf"({re.escape(part)}=\[[\d,]+\]) works", str(refused.value))
     assert methods.load(None, [*said, works]).method.name == name
+
+
+WHOLE_ONLY = [name for name in methods.names() if methods.validate(name, {}).needs_whole_cases()]
+
+
+@pytest.mark.parametrize("name", WHOLE_ONLY)
+def test_what_needs_whole_cases_says_so_before_any_are_looked_for(name):
+    with pytest.raises(UserError, match=rf"data\.missing: {name} cannot be trained with it: \w+"):
+        methods.load(None, [*chosen(name), "data.missing={T1ce: 0.4}"])
+
+
+def test_acdis_counts_no_image_that_is_not_there_in_statistics_of_the_batch():
+    said = ["data.missing={T1ce: 0.4}", "method.options.norm=batch"]
+    with pytest.raises(
+        UserError, match=r"data\.missing: acdis .*norm 'batch' .* choose 'instance' or 'group'"
+    ):
+        methods.load(None, said)
+    assert methods.load(None, said[:1]).data.missing.T1ce == 0.4

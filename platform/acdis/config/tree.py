@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from acdis.vocabulary import NAMED_METRICS
+from acdis.vocabulary import MODALITIES, NAMED_METRICS
 
 #: Voxels of a side: no volume has more (`data.nifti.MAX_SIDE`).
 Side = Annotated[int, Field(ge=1, le=1024)]
@@ -113,6 +113,32 @@ class FilePatterns(Config):
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 
+class Missing(Config):
+    """Modalities that are taken away from training cases: what a case lacks, no part of training ever sees.
+
+    Of the training cases the given share lacks each modality, as near as whole cases come to it; every case
+    keeps one at least. Validation and test cases stay whole.
+    """
+
+    FLAIR: float = Field(0.0, ge=0, lt=1, description="share of the training cases without FLAIR")
+    T1ce: float = Field(0.0, ge=0, lt=1, description="share without T1 after contrast agent")
+    T1: float = Field(0.0, ge=0, lt=1, description="share without T1")
+    T2: float = Field(0.0, ge=0, lt=1, description="share without T2")
+    seed: int = Field(0, ge=0, description="of the draw: which cases lack what")
+
+    @model_validator(mode="after")
+    def _one_stays(self) -> Missing:
+        if (total := sum(self.rates().values())) > len(MODALITIES) - 1:
+            raise ValueError(
+                f"the shares add up to {total:g}; with more than 3 some case would keep no modality"
+            )
+        return self
+
+    def rates(self) -> dict[str, float]:
+        """Modality -> share of the cases that lack it."""
+        return {name: getattr(self, name) for name in MODALITIES}
+
+
 class Data(Config):
     """From files on disk to crops."""
 
@@ -174,6 +200,11 @@ class Data(Config):
         description="share of crops centred on a lesion voxel; paper and RFNet: 0, uniform crops",
     )
     augmentation: Augmentation = Field(default_factory=Augmentation)
+    missing: Missing | None = Field(
+        None,
+        description="modalities that training cases are to lack, drawn by seed: {T1ce: 0.4, T2: 0.2, "
+        "seed: 1} (PASSION: a rate per modality); none: they have all",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Data:

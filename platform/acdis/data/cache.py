@@ -88,12 +88,17 @@ def opened(cases: Sequence[Case], data: config.Data, cache: Path, processes: int
 
 def _whole(cases: Sequence[Case], entries: Mapping[str, Entry], errors: dict[str, str]) -> dict[str, Entry]:
     """The entries with their patients, in the order of the cases; no two may be copies."""
-    folders = {case.name: case.images[0].parent for case in cases}
+    folders = {case.name: case.folder for case in cases}
     for name, other in copies({name: entry.voxels for name, entry in entries.items()}).items():
         errors[name] = f"{folders[name]}: duplicate case: the same images as {other}"
     _refuse(errors, folders)
     return {
-        case.name: replace(entries[case.name], patient=case.patient or case.name, source=case)
+        case.name: replace(
+            entries[case.name],
+            patient=case.patient or case.name,
+            source=case,
+            modalities=case.modalities,
+        )
         for case in cases
     }
 

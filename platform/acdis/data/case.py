@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from acdis.data import schemes
 from acdis.data.schemes import Scheme
+from acdis.vocabulary import MODALITIES
 
 SEGMENTATION = "segmentation"
 NIFTI = re.compile(r"(?P<stem>.+?)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
@@ -15,7 +17,8 @@ NIFTI = re.compile(r"(?P<stem>.+?)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Case:
-    """Files of one scan; `images` in the order of `MODALITIES` (MSD: the same 4-D file four times).
+    """Files of one scan; `images` in the order of `MODALITIES` (MSD: the same 4-D file four times), none for
+    a modality that the case lacks.
 
     `layout` names the data set, `scheme` says what its labels mean, `patient` who was scanned. Where names
     are of no known data set, `layout` is the one that its files are read as (a part of fingerprints), and
@@ -23,7 +26,7 @@ class Case:
     """
 
     name: str
-    images: tuple[Path, Path, Path, Path]
+    images: tuple[Path | None, Path | None, Path | None, Path | None]
     segmentation: Path
     layout: str
     scheme: Scheme = field(default=schemes.SCHEMES["brats2021"])
@@ -37,9 +40,30 @@ class Case:
         return name if self.scheme.name == name else f"{name}, labels as {self.scheme.name}"
 
     @property
+    def given(self) -> dict[str, Path]:
+        """Modality -> file, in the order of `MODALITIES`, of those that the case has: one at least."""
+        files = zip(MODALITIES, self.images, strict=True)
+        return {modality: path for modality, path in files if path is not None}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that the case has, in the order of `MODALITIES`."""
+        return tuple(self.given)
+
+    @property
+    def folder(self) -> Path:
+        """Where its first image lies."""
+        return next(iter(self.given.values())).parent
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Each file once: images, then the segmentation."""
-        return tuple(dict.fromkeys((*self.images, self.segmentation)))
+        return tuple(dict.fromkeys((*self.given.values(), self.segmentation)))
+
+    def only(self, modalities: Collection[str]) -> Case:
+        """The case as if it had no other modality than these."""
+        flair, t1ce, t1, t2 = (self.given.get(name) if name in modalities else None for name in MODALITIES)
+        return replace(self, images=(flair, t1ce, t1, t2))
 
 
 def stem(name: str) -> str:

@@ -71,6 +71,8 @@ class CaseReport:
 class Volume:
     """A case in memory: images float32 [4, D, H, W] in the order of `MODALITIES`, labels uint8 [D, H, W].
 
+    The images of modalities that the case lacks are 0.
+
     The axes run as BraTS's do, to the left, to the back and upwards (`orientation.AXES`), whichever way the
     file's run; labels index `CLASSES`; the background is 0; `affine` (4×4) takes voxel indices to mm;
     `spacing` is mm per voxel; `notes`: what was taken for what.
@@ -155,7 +157,7 @@ def _with_copy(report: CaseReport, same: Mapping[str, str]) -> CaseReport:
     if name not in same:
         return report
     problem = Problem(
-        name, report.case.images[0].parent, f"duplicate case: the same images as {same[name]}", same[name]
+        name, report.case.folder, f"duplicate case: the same images as {same[name]}", same[name]
     )
     return replace(report, problems=(*report.problems, problem))
 
@@ -191,7 +193,9 @@ def _inspect(case: Case) -> tuple[CaseReport, Volume | None]:
     if shape is None or spacing is None or segmentation is None or problems:
         told = tuple(Note(case.name, text) for text in notes)
         return CaseReport(case, shape, spacing, values, tuple(problems), axes, told), None
-    images = np.stack([part.voxels for part in parts if part.name in MODALITIES])
+    there = {part.name: part.voxels for part in parts}
+    nothing = np.zeros(shape, dtype=np.float32)
+    images = np.stack([there.get(name, nothing) for name in MODALITIES])
     classes = _remap(segmentation.voxels, case.scheme)
     brain = (images != 0).any(axis=0)
     notes += background.doubts(brain, spacing)
@@ -237,11 +241,10 @@ def _outside(scheme: Scheme, voxels: np.ndarray) -> Iterator[str]:
 def _load(case: Case, problems: list[Problem]) -> list[Part]:
     """The parts that can be read, images as float32 in C order; the others go to `problems`."""
     parts: list[Part] = []
-    names = (
-        [("all modalities", case.images[0])]
-        if case.layout == "msd"
-        else zip(MODALITIES, case.images, strict=True)
-    )
+    given = case.given
+    names = given.items()
+    if case.layout == "msd":  # one file, whichever of its channels the case has
+        names = {"all modalities": next(iter(given.values()))}.items()
     for name, path in (*names, ("segmentation", case.segmentation)):
         many = name == "all modalities"
         try:
@@ -259,6 +262,7 @@ def _load(case: Case, problems: list[Problem]) -> list[Part]:
             parts += [
                 Part(modality, path, single(voxels[..., index]), affine, apart)
                 for modality, index in channels
+                if modality in given
             ]
     return parts
 

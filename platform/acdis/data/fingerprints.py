@@ -15,6 +15,7 @@ from acdis import config, files
 from acdis.data.cases import Case
 from acdis.data.prepared_case import Entry
 from acdis.data.preprocess import PREPROCESS_VERSION
+from acdis.vocabulary import MODALITIES
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -35,6 +36,8 @@ def fingerprint(case: Case, data: config.Data, cache: Path) -> str:
         "files": [file_hash(path, cache) for path in case.files],
         **later_options(data),
     }
+    if case.modalities != MODALITIES:  # whole cases keep the mark that they had before there were others
+        tree["modalities"] = case.modalities
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acdis import home
 from acdis.config import Data, Phantoms, Split
-from acdis.data import cache, fingerprints, phantom, splits, strata
+from acdis.data import cache, fingerprints, missing, phantom, splits, strata
 from acdis.data.cases import Note
 from acdis.data.found_cases import FoundCases, Progress, are_drawn, find_cases, refused
 from acdis.data.patients import Patients
@@ -18,6 +18,7 @@ from acdis.data.prepared_case import Entry
 from acdis.data.problems import gathered
 from acdis.data.strata import Stratum
 from acdis.errors import UserError
+from acdis.vocabulary import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,11 @@ def open_inputs(data: Data, base: Path, processes: int, progress: Progress) -> I
     """
     dataset = find_cases(data, base, progress)
     lists = split_cases(dataset, data, base, processes, progress)
+    dataset = _with_holes(dataset, lists.train, data)
     wanted = (*lists.train, *lists.validation, *lists.test)
     counted = dataset if data.split.counts is not None else dataset.only(wanted)
     entries = prepare_cases(counted, wanted, data, base, processes, progress)
-    return _inputs(entries, lists, notes_of(dataset, entries.values()))
+    return _inputs(entries, lists, notes_of(dataset, entries.values(), lists.train))
 
 
 def look_at_inputs(data: Data, base: Path, processes: int, progress: Progress) -> Inputs:
@@ -146,6 +148,7 @@ def look_at_inputs(data: Data, base: Path, processes: int, progress: Progress) -
         return _unprepared(data, _split_of_phantoms(data, data.phantoms))
     dataset = find_cases(data, base, lambda *_: None)
     lists = split_cases(dataset, data, base, processes, progress)
+    dataset = _with_holes(dataset, lists.train, data)
     wanted = (*lists.train, *lists.validation, *lists.test)
     counted = dataset if data.split.counts is not None else dataset.only(wanted)
     if counted.problems:
@@ -154,7 +157,17 @@ def look_at_inputs(data: Data, base: Path, processes: int, progress: Progress) -
     entries = cache.opened(whole, data, home.cache(base), processes)
     if entries is None:
         return _unprepared(data, lists)
-    return _inputs(entries, lists, notes_of(dataset, entries.values()))
+    return _inputs(entries, lists, notes_of(dataset, entries.values(), lists.train))
+
+
+def _with_holes(dataset: FoundCases, train: Sequence[str], data: Data) -> FoundCases:
+    """What `data.missing` takes from training cases is not even read: no part of training can see it."""
+    if data.missing is None:
+        return dataset
+    has = {name: dataset.cases[name].modalities for name in train if name in dataset.cases}
+    kept = missing.draw(has, data.missing)
+    with_holes = {name: dataset.cases[name].only(modalities) for name, modalities in kept.items()}
+    return replace(dataset, cases=dataset.cases | with_holes)
 
 
 def _inputs(entries: Mapping[str, Entry], lists: splits.Lists, notes: tuple[str, ...]) -> Inputs:
@@ -191,16 +204,22 @@ def open_for_learning(
     """
     dataset = find_cases(data, base, progress)
     lists = split_cases(dataset, data, base, processes, progress)
+    dataset = _with_holes(dataset, lists.train, data)
     wanted = (*lists.train, *lists.validation)
     entries = prepare_cases(dataset.only(wanted), wanted, data, base, processes, progress)
     train, validation = (tuple(entries[name] for name in part) for part in (lists.train, lists.validation))
-    return Inputs(train, validation, (), notes_of(dataset, entries.values())), lists.test
+    return Inputs(train, validation, (), notes_of(dataset, entries.values(), lists.train)), lists.test
 
 
-def notes_of(dataset: FoundCases, entries: Iterable[Entry]) -> tuple[str, ...]:
-    """What was taken for what, when cases were found and when they were prepared."""
+def notes_of(dataset: FoundCases, entries: Iterable[Entry], train: Sequence[str] = ()) -> tuple[str, ...]:
+    """What was taken for what, when cases were found and when they were prepared, and what training lacks."""
+    entries = tuple(entries)
     told = [Note(entry.name, text) for entry in entries for text in entry.notes]
-    return tuple(gathered([*dataset.notes, *told]))
+    learning = [entry.modalities for entry in entries if entry.name in train]
+    counts = {name: sum(name not in has for has in learning) for name in MODALITIES}
+    lacking = ", ".join(f"{count} have no {name}" for name, count in counts.items() if count)
+    holes = [f"of the {len(learning)} training cases {lacking}"] if lacking else []
+    return (*gathered([*dataset.notes, *told]), *holes)
 
 
 def split_cases(

@@ -28,6 +28,10 @@ from acdis.vocabulary import MODALITIES
 #: Draws which modalities the next n samples of an epoch have: bool [n, 4].
 SubsetSampler = Callable[[torch.Generator, int, int], Tensor]
 
+#: Subsets that are drawn for a sample until its case has what one names: of 15 one may be right, so that a
+#: thousand draws without it come once in 10^30.
+MOST_DRAWS = 1000
+
 #: Batches that are prepared while the training computes on one.
 LOOK_AHEAD = 2
 
@@ -48,6 +52,10 @@ class Volumes(Protocol):
         """Integer [N, 3], possibly without rows."""
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that the case has, in the order of MODALITIES; the images of others mean nothing."""
+
+    @property
     def corner(self) -> Start:
         """Where the first voxel of these arrays lies in the case's whole volume, voxels; may be negative."""
 
@@ -57,13 +65,15 @@ class Samples:
     """Crops as a method is trained on them; a slice of them is a view.
 
     Attributes:
-        images: float32 [n, 4, D, H, W], all four modalities: the method hides what is not available.
+        images: float32 [n, 4, D, H, W], all that the cases have: the method hides what is not available.
         labels: uint8 [n, D, H, W], 0..3.
-        available: bool [n, 4], in the order of MODALITIES.
+        available: bool [n, 4], in the order of MODALITIES; of what the sample's case has.
         origin: int64 [n, 3], each crop's first voxel in the case's whole volume, before augmentation.
         flips: bool [n, 3], the axes along which augmentation turned it round.
         names: of the cases.
         keys: a number per sample, of (seed, epoch, case, occurrence): where its randomness comes from.
+        present: bool [n, 4], what each sample's case has; images of the rest are 0. None: no case of the
+            training lacks any, in this batch or another.
     """
 
     images: Tensor
@@ -73,6 +83,7 @@ class Samples:
     flips: Tensor
     names: tuple[str, ...]
     keys: tuple[int, ...]
+    present: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,6 +101,7 @@ class Samples:
             self.flips[part],
             self.names[part],
             self.keys[part],
+            None if self.present is None else self.present[part],
         )
 
 
@@ -129,9 +141,13 @@ def epoch_batches(
         threads: that prepare crops.
         pinned: put crops into page-locked memory, from which a GPU fetches them while others are computed.
 
+    A sample has a subset of what its case has: what is drawn beyond that is drawn again, so that among the
+    subsets it can have the shares are those of `sample_subsets`.
+
     Raises:
         ValueError: no cases, two of one name, or fewer samples in a batch than ranks.
-        UserError, RuntimeError: a crop could not be made; the message begins with the case's name.
+        UserError, RuntimeError: a crop could not be made; the message begins with the case's name. None of
+            the subsets that are drawn is of what the case has.
     """
     cases = {entry.name: entry for entry in entries}
     if not cases or len(cases) != len(entries):
@@ -142,7 +158,8 @@ def epoch_batches(
     mine = [item for i, item in enumerate(order) if i % batch_size in share]
     requests = [_Request(cases[name], data, seed, epoch, occurrence) for name, occurrence in mine]
     shares = [requests[at : at + len(share)] for at in range(0, len(requests), len(share))]
-    return _prepared_ahead(shares, threads, sample_subsets, pinned)
+    lacking = any(entry.modalities != MODALITIES for entry in entries)
+    return _prepared_ahead(shares, threads, sample_subsets, pinned, lacking)
 
 
 def share_of(batch_size: int, rank: int, world: int) -> range:
@@ -220,6 +237,7 @@ class _Request:
         try:
             crop, classes, start = cut(self.entry, self.data, generator)
             images[:], labels[:], flips = augment(crop, classes, self.data.augmentation, generator)
+            images[[not there for there in self.present]] = 0  # a shift of intensities moves nothing, too
         except UserError as error:
             said = str(error).removeprefix(f"{self.entry.name}: ")
             raise UserError(f"{self.entry.name}: {said}") from error
@@ -228,17 +246,29 @@ class _Request:
         d, h, w = (at + corner for at, corner in zip(start, self.entry.corner, strict=True))
         return (d, h, w), flips
 
+    @property
+    def present(self) -> tuple[bool, ...]:
+        """Which of MODALITIES the case has."""
+        return tuple(modality in self.entry.modalities for modality in MODALITIES)
+
     def available(self, sample_subsets: SubsetSampler) -> Tensor:
         """The modalities that this sample has; the training calls this in its own thread."""
         generator = torch.Generator().manual_seed(self.key("subset") % 2**63)
-        return sample_subsets(generator, 1, self.epoch)[0]
+        lacking = ~torch.tensor(self.present)
+        for _ in range(MOST_DRAWS):
+            drawn = sample_subsets(generator, 1, self.epoch)[0]
+            if not (drawn & lacking).any():
+                return drawn
+        raise RuntimeError(f"{self.entry.name}: has {self.entry.modalities}, and no subset of that is drawn")
 
 
 class _BatchShare:
     """A rank's part of a batch that threads are filling in: its crops are never stacked, nor copied again."""
 
-    def __init__(self, requests: Sequence[_Request], pool: ThreadPoolExecutor, pinned: bool) -> None:
-        self.requests, self.pinned = requests, pinned
+    def __init__(
+        self, requests: Sequence[_Request], pool: ThreadPoolExecutor, pinned: bool, lacking: bool
+    ) -> None:
+        self.requests, self.pinned, self.lacking = requests, pinned, lacking
         size = (len(requests), *requests[0].data.crop)
         self.images = torch.empty(size[0], len(MODALITIES), *size[1:], pin_memory=pinned)
         self.labels = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
@@ -260,6 +290,9 @@ class _BatchShare:
             self._placed(torch.tensor(flips)),
             tuple(request.entry.name for request in self.requests),
             tuple(request.key("method") % 2**63 for request in self.requests),
+            self._placed(torch.tensor([request.present for request in self.requests]))
+            if self.lacking
+            else None,
         )
 
     def _placed(self, values: Tensor) -> Tensor:
@@ -267,17 +300,21 @@ class _BatchShare:
 
 
 def _prepared_ahead(
-    shares: Sequence[Sequence[_Request]], threads: int, sample_subsets: SubsetSampler, pinned: bool
+    shares: Sequence[Sequence[_Request]],
+    threads: int,
+    sample_subsets: SubsetSampler,
+    pinned: bool,
+    lacking: bool,
 ) -> Iterator[Samples]:
     """Each share when it is ready, in order; closing the iterator ends the threads."""
     waiting: deque[_BatchShare] = deque()
     todo = iter(shares)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="crops")
     try:
-        waiting.extend(_BatchShare(requests, pool, pinned) for requests in islice(todo, LOOK_AHEAD))
+        waiting.extend(_BatchShare(requests, pool, pinned, lacking) for requests in islice(todo, LOOK_AHEAD))
         while waiting:
             samples = waiting.popleft().samples(sample_subsets)
-            waiting.extend(_BatchShare(requests, pool, pinned) for requests in islice(todo, 1))
+            waiting.extend(_BatchShare(requests, pool, pinned, lacking) for requests in islice(todo, 1))
             yield samples
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

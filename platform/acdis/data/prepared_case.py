@@ -14,7 +14,7 @@ from acdis import files
 from acdis.data.cases import Case
 from acdis.data.preprocess import Meta
 from acdis.errors import UserError
-from acdis.vocabulary import CLASSES
+from acdis.vocabulary import CLASSES, MODALITIES
 
 #: Lesion voxels kept to centre crops on: a random sample of this many is as good as all of them.
 MAX_LESION_VOXELS = 10_000
@@ -32,6 +32,7 @@ class Entry:
         voxels: SHA-256 of the images' voxels, the same for copies under other names.
         notes: what was taken for what when it was prepared.
         source: the files that it was prepared from, where they are known.
+        modalities: those that it has, in the order of `MODALITIES`; the images of others are 0.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Entry:
     voxels: str = ""
     notes: tuple[str, ...] = ()
     source: Case | None = None
+    modalities: tuple[str, ...] = MODALITIES
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for another process."""
@@ -52,6 +54,7 @@ class Entry:
             "meta": self.meta.as_dict(),
             "patient": self.patient,
             "voxels": self.voxels,
+            "modalities": self.modalities,
         }
 
     @classmethod
@@ -64,6 +67,7 @@ class Entry:
             Meta.from_dict(tree["meta"]),
             tree["patient"],
             tree["voxels"],
+            modalities=tuple(tree["modalities"]),
         )
 
     @property

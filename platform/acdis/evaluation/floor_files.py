@@ -117,7 +117,8 @@ def scan(entry: Entry, background: str) -> Scan:
     """A prepared case, its brain where an image differs from the background."""
     images = np.array(entry.images())
     outside = images[:, :1, :1, :1] if background == "normalised" else np.float32(0)
-    return Scan(images, (images != outside).any(axis=0), np.array(entry.labels()), entry.meta.spacing)
+    brain = (images != outside).any(axis=0)
+    return Scan(images, brain, np.array(entry.labels()), entry.meta.spacing, entry.modalities)
 
 
 def _scored(entry: Entry, masks: Sequence[Mask]) -> list[float]:

@@ -6,7 +6,7 @@ thresholds on two images. Pure functions of arrays; METHOD.md, "Floors", says ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,14 @@ class Scan:
         brain: bool [D, H, W].
         labels: 0 to 3, [D, H, W].
         spacing: mm per voxel along D, H, W.
+        modalities: those that the case has; the images of others are 0.
     """
 
     images: np.ndarray
     brain: Mask
     labels: np.ndarray
     spacing: tuple[float, float, float]
+    modalities: Subset = MODALITIES
 
     def of(self, modality: str) -> np.ndarray:
         """One modality [D, H, W]."""
@@ -87,7 +89,8 @@ def whole_brain(scan: Scan) -> Regions:
 def fit(scans: Sequence[Scan], subsets: Sequence[Subset] = SUBSETS) -> Rule:
     """Thresholds by mean Dice over the training cases; of equal ones the lower.
 
-    First t by WT, then u by ET within that WT, then w by TC with both.
+    First t by WT, then u by ET within that WT, then w by TC with both: each on the cases that have all the
+    images which it is fitted with, and none where no case does.
     """
     rule: Rule = {}
     wholes: dict[str | None, tuple[float | None, list[Mask]]] = {}
@@ -95,10 +98,25 @@ def fit(scans: Sequence[Scan], subsets: Sequence[Subset] = SUBSETS) -> Rule:
         if wanted.whole not in wholes:
             wholes[wanted.whole] = _fit_whole(scans, wanted.whole)
         t, masks = wholes[wanted.whole]
-        u = _best(ET_GRID, scans, "ET", _enhancing_masks(scans, wanted, masks)) if wanted.t1ce else None
-        w = _best(TC_GRID, scans, "TC", _core_masks(scans, wanted, masks, u)) if wanted.t1 else None
+        u = w = None
+        shown = {wanted.whole} - {None} | ({"T1ce"} if wanted.t1ce else set())
+        there, known = _having(shown, scans, masks)
+        if wanted.t1ce and there:
+            u = _best(ET_GRID, there, "ET", _enhancing_masks(there, wanted, known))
+        there, known = _having(shown | {"T1"}, scans, masks)
+        if wanted.t1 and there:
+            w = _best(TC_GRID, there, "TC", _core_masks(there, wanted, known, u))
         rule[wanted] = Thresholds(t, u, w)
     return rule
+
+
+def _having(
+    modalities: Collection[str | None], scans: Sequence[Scan], masks: Sequence[Mask]
+) -> tuple[list[Scan], list[Mask]]:
+    """The scans that have these modalities, with their masks."""
+    pairs = zip(scans, masks, strict=True)
+    chosen = [(scan, mask) for scan, mask in pairs if set(modalities) <= set(scan.modalities)]
+    return [scan for scan, _ in chosen], [mask for _, mask in chosen]
 
 
 def regions(scan: Scan, rule: Rule, subset: Subset) -> Regions:
@@ -178,11 +196,15 @@ def _fit_whole(scans: Sequence[Scan], modality: str | None) -> tuple[float | Non
     if modality is None:
         return None, [scan.brain for scan in scans]
 
-    def masks(place: int) -> Callable[[float], Mask]:
-        smoothed = _smoothed(scans[place], modality)
-        return lambda t: _tumour_above(smoothed, t, scans[place].coarse)
+    there = [scan for scan in scans if modality in scan.modalities]
+    if not there:
+        return None, [scan.brain for scan in scans]
 
-    t = _best(WT_GRID, scans, "WT", masks)
+    def masks(place: int) -> Callable[[float], Mask]:
+        smoothed = _smoothed(there[place], modality)
+        return lambda t: _tumour_above(smoothed, t, there[place].coarse)
+
+    t = _best(WT_GRID, there, "WT", masks)
     return t, [whole_tumour(scan, modality, t) for scan in scans]
 
 

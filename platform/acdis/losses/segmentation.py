@@ -58,7 +58,12 @@ def _unpooled(sums: Tensor) -> Tensor:
     return sums
 
 
-def dice_loss(probabilities: Tensor, target: Tensor, pool: Callable[[Tensor], Tensor] = _unpooled) -> Tensor:
+def dice_loss(
+    probabilities: Tensor,
+    target: Tensor,
+    pool: Callable[[Tensor], Tensor] = _unpooled,
+    judged: Tensor | None = None,
+) -> Tensor:
     """1 - mean over the 4 classes of 2 I / (P + T + 1e-7), the sums over batch and space (RFNet convention).
 
     There is no value per sample: the sums of a batch are divided once. When this process holds one share of
@@ -71,13 +76,18 @@ def dice_loss(probabilities: Tensor, target: Tensor, pool: Callable[[Tensor], Te
         probabilities: softmax, [B, 4, D, H, W].
         target: one-hot, same shape.
         pool: from this share's sums to the whole batch's; called exactly once.
+        judged: bool [B], the samples that count; none: all. Where no sample of the batch does, the loss is 0.
     """
     same_shape(probabilities, target)
     probabilities, target = full_precision(probabilities, target)
+    if judged is not None:  # selected, not multiplied: 0 x NaN is NaN
+        those = judged[:, None, None, None, None]
+        probabilities, target = (torch.where(those, values, 0.0) for values in (probabilities, target))
     space = (0, 2, 3, 4)
     sums = torch.stack([(probabilities * target).sum(space), probabilities.sum(space), target.sum(space)])
     intersection, prediction, truth = pool(sums)
-    return 1 - (2 * intersection / (prediction + truth + _DICE_EPSILON)).mean()
+    loss = 1 - (2 * intersection / (prediction + truth + _DICE_EPSILON)).mean()
+    return loss if judged is None else torch.where(truth.sum() > 0, loss, 0.0)
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
@@ -86,20 +96,39 @@ def class_probabilities(logits: Tensor) -> Tensor:
 
 
 def map_terms(
-    probabilities: Tensor, target: Tensor, pool: Callable[[Tensor], Tensor] = _unpooled
+    probabilities: Tensor,
+    target: Tensor,
+    pool: Callable[[Tensor], Tensor] = _unpooled,
+    judged: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """L_WCE and L_Dice of one map (Eq. 11); probabilities and one-hot target `[B, 4, D, H, W]`."""
-    return {
-        "wce": weighted_cross_entropy(probabilities, target),
-        "dice": dice_loss(probabilities, target, pool),
-    }
+    """L_WCE and L_Dice of one map (Eq. 11); probabilities and one-hot target `[B, 4, D, H, W]`.
+
+    Args:
+        judged: bool [B], the samples that have the map; none: all. The others count 0 in L_WCE's mean over
+            the batch, and are left out of the sums of L_Dice.
+    """
+    if judged is None:
+        entropy = weighted_cross_entropy(probabilities, target)
+    else:
+        entropy = torch.where(judged, weighted_cross_entropy(probabilities, target, "sample"), 0.0).mean()
+    return {"wce": entropy, "dice": dice_loss(probabilities, target, pool, judged)}
 
 
 def summed_map_terms(
-    maps: Iterable[Tensor], target: Tensor, pool: Callable[[Tensor], Tensor] = _unpooled
+    maps: Iterable[Tensor],
+    target: Tensor,
+    pool: Callable[[Tensor], Tensor] = _unpooled,
+    judged: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The sum over several maps (probabilities), each with Dice sums of its own, pooled in their order."""
-    by_map = [map_terms(probabilities, target, pool) for probabilities in maps]
+    """The sum over several maps (probabilities), each with Dice sums of its own, pooled in their order.
+
+    Args:
+        judged: bool [B, maps], see `map_terms`.
+    """
+    by_map = [
+        map_terms(probabilities, target, pool, None if judged is None else judged[:, number])
+        for number, probabilities in enumerate(maps)
+    ]
     return {name: torch.stack([terms[name] for terms in by_map]).sum() for name in by_map[0]}
 
 

@@ -119,6 +119,7 @@ def resolve(experiment: config.Experiment, given: Collection[str] | None = None)
         raise config.InvalidError([(("method", "options", key), f"method.options.{key}: {reason}")])
     _check_sides(experiment, options.crop_rule())
     _check_pieces(experiment.scaling, options.whole_batch())
+    _check_missing(experiment, options.needs_whole_cases())
     _check_parents(choice, options.roles(), options.required_roles())
     method = config.MethodChoice(name=choice.name, options=options.written(), parents=choice.parents)
     return experiment.model_copy(update={"method": method})
@@ -200,6 +201,13 @@ def _check_pieces(scaling: config.Scaling, option: str | None) -> None:
             "leave it out"
         )
         raise config.InvalidError([(("scaling", "min_workers"), phrase)])
+
+
+def _check_missing(experiment: config.Experiment, reason: str | None) -> None:
+    """Cases that lack modalities, for a method that can learn from such."""
+    if experiment.data.missing is not None and reason is not None:
+        phrase = f"data.missing: {experiment.method.name} cannot be trained with it: {reason}"
+        raise config.InvalidError([(("data", "missing"), phrase)])
 
 
 def parts(experiment: config.Experiment) -> dict[str, dict[str, Any]]:

@@ -35,9 +35,10 @@ class Batch:
     """Crops to train on.
 
     Attributes:
-        images: float [B, 4, D, H, W], all four modalities whatever `available` says.
+        images: float [B, 4, D, H, W], all modalities that the cases have, whatever `available` says; 0 where
+            `present` says that there is none.
         labels: long [B, D, H, W], 0 to 3.
-        available: bool [B, 4], the subset that each sample is trained with.
+        available: bool [B, 4], the subset that each sample is trained with, of what its case has.
         origin: int [B, 3], voxels of the working grid: the crop's first voxel in its case's whole volume,
             before augmentation; negative where the box of the brain was grown beyond the volume.
         flips: bool [B, 3], the axes along which augmentation turned the crop round.
@@ -51,6 +52,8 @@ class Batch:
             a sample holds may stand around a call. Sums alone may pass: a mean is pooled as sum and count.
             What is pooled may not depend on what was pooled before: the pass that collects the sums of
             several pieces does not know it yet.
+        present: bool [B, 4], which modalities each sample's case has at all: of others there is nothing to
+            learn from. None: no case of the training lacks any (so it is the same for every batch and piece).
     """
 
     images: Tensor
@@ -60,6 +63,13 @@ class Batch:
     flips: Tensor | None = None
     keys: tuple[int, ...] = ()
     pool: Callable[[Tensor], Tensor] = identity
+    present: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """What is not there cannot be seen, whatever stands in its place: selected, for 0 x NaN is NaN."""
+        if self.present is not None:
+            there = self.present[:, :, None, None, None]
+            object.__setattr__(self, "images", torch.where(there, self.images, self.images.new_zeros(())))
 
     def generators(self, purpose: str) -> list[torch.Generator]:
         """A generator per sample, on the CPU: the source of all of a method's randomness in training.

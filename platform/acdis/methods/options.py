@@ -26,6 +26,10 @@ class MethodOptions(Config):
         """The option for which a worker must compute its share of a batch in one piece; none: no such."""
         return None
 
+    def needs_whole_cases(self) -> str | None:
+        """Why it cannot be trained where cases lack modalities (`data.missing`); none: it can."""
+        return "its losses are written for cases that have all four modalities"
+
     def roles(self) -> tuple[str, ...]:
         """What `method.parents` may name, such as "start": those whose weights `Method.adopt` takes."""
         return self.required_roles()

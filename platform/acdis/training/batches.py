@@ -56,4 +56,5 @@ def as_batch(samples: Samples, device: torch.device) -> Batch:
         origin=samples.origin.to(device, non_blocking=later),
         flips=samples.flips.to(device, non_blocking=later),
         keys=samples.keys,
+        present=None if samples.present is None else samples.present.to(device, non_blocking=later),
     )

@@ -173,8 +173,11 @@ def _step(run: TrainingRun, samples: Samples) -> None:
 def _costliest(method: Method, samples: Samples, epoch: int) -> Samples:
     """The samples with as few modalities as the method is trained with: most is synthesised then."""
     drawn = method.sample_subsets(torch.Generator().manual_seed(0), 64, epoch)
-    fewest = drawn[drawn.sum(1).argmin()]
-    return replace(samples, available=fewest.expand(len(samples), -1))
+    fewest = drawn[drawn.sum(1).argmin()].expand(len(samples), -1)
+    if samples.present is not None:  # of what a case has; what was drawn for it, where that is nothing
+        of_it = fewest & samples.present
+        fewest = torch.where(of_it.any(1, keepdim=True), of_it, samples.available)
+    return replace(samples, available=fewest)
 
 
 def _optimiser_bytes(run: TrainingRun) -> int:

@@ -145,7 +145,11 @@ class ACDIS(Method):
         return 4 * self.options.base_width * (20 + 10 * subsets)
 
     def forward(self, batch: Batch, epoch: int) -> Terms:
-        """Eq. 12 term by term, see `Method.forward`. Terms of blocks that wait for their epoch are absent."""
+        """Eq. 12 term by term, see `Method.forward`. Terms of blocks that wait for their epoch are absent.
+
+        Of cases that lack modalities: E_Aux sees zeros in their place, as it would of an empty image; f_m,
+        D_Aux's map and the target of MFSB count of what is there.
+        """
         waiting = epoch < self.options.synthesis_start
         self.synthesising.fill_(not waiting)
         before = modalities.extract(self.encoders, batch.images)
@@ -157,11 +161,13 @@ class ACDIS(Method):
         held = waiting and self.options.hold_fused_map
         fused = None if held else self._fuse(_complete(known, made, batch.available))
         terms = self._segmentation(batch, fused, auxiliary, before)
-        agreement, self.diagnostics = objective.consistency_terms(features, auxiliary, self.options)
+        agreement, self.diagnostics = objective.consistency_terms(
+            features, auxiliary, self.options, batch.present
+        )
         terms |= _prefixed("consistency", agreement)
         if not made:
             return {MAIN: terms}
-        return self._with_synthesis(terms, objective.pairs(made, features, self._judged(batch.available)))
+        return self._with_synthesis(terms, objective.pairs(made, features, self._judged(batch)))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The discriminator has an optimiser of its own, where there is one."""
@@ -186,9 +192,11 @@ class ACDIS(Method):
         ]
         return modalities.by_level(after)
 
-    def _judged(self, available: Tensor) -> Tensor:
-        """The modalities whose synthesis counts in the loss, bool [B, 4]."""
-        return torch.ones_like(available) if self.options.synthesis_over == "all" else ~available
+    def _judged(self, batch: Batch) -> Tensor:
+        """The modalities whose synthesis counts in the loss, bool [B, 4]: of those that have a target."""
+        available = batch.available
+        wanted = torch.ones_like(available) if self.options.synthesis_over == "all" else ~available
+        return wanted if batch.present is None else wanted & batch.present
 
     def _synthesise(self, known: Levels) -> list[list[Tensor]]:
         """Eq. 5-9 per level: f̂_m of every modality for every sample, whatever it lacks."""
@@ -230,7 +238,8 @@ class ACDIS(Method):
             whole = self._fuse_auxiliary(auxiliary)
         terms |= _prefixed("seg/aux", objective.segmentation_terms(whole, target, batch.pool))
         maps = modalities.each_decoded(self.auxiliary_decoder, before)
-        return terms | _prefixed("seg/mono", objective.mono_terms(maps, target, batch.pool))
+        mono = objective.mono_terms(maps, target, batch.pool, batch.present)
+        return terms | _prefixed("seg/mono", mono)
 
     def _with_synthesis(self, terms: dict[str, Tensor], judged: Sequence[Sequence[objective.Pair]]) -> Terms:
         """L_Syn beside the other terms, and what the discriminator learns from, where there is one."""

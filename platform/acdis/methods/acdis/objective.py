@@ -33,32 +33,47 @@ def segmentation_terms(logits: Tensor, target: Tensor, pool: Pool) -> Named:
     return segmentation.map_terms(segmentation.class_probabilities(logits), target, pool)
 
 
-def mono_terms(maps: Sequence[Tensor], target: Tensor, pool: Pool) -> Named:
-    """The sum over D_Aux's four maps: each is a map of Eq. 11's sum, with Dice sums of its own."""
+def mono_terms(maps: Sequence[Tensor], target: Tensor, pool: Pool, present: Tensor | None = None) -> Named:
+    """The sum over D_Aux's four maps: each is a map of Eq. 11's sum, with Dice sums of its own.
+
+    Args:
+        present: bool [B, 4], the modalities that each sample's case has; none: all. Maps of others count 0.
+    """
     return segmentation.summed_map_terms(
-        (segmentation.class_probabilities(logits) for logits in maps), target, pool
+        (segmentation.class_probabilities(logits) for logits in maps), target, pool, present
     )
 
 
 def consistency_terms(
-    features: Sequence[Sequence[Tensor]], auxiliary: Sequence[Tensor], options: Options
+    features: Sequence[Sequence[Tensor]],
+    auxiliary: Sequence[Tensor],
+    options: Options,
+    present: Tensor | None = None,
 ) -> tuple[Named, Named]:
     """The chosen losses between f_m, each modality's map per level, and f_Aux, all `[B, C, D, H, W]`.
 
     Means over modalities and levels, each counting the same.
+
+    Args:
+        present: bool [B, 4], the modalities that each sample's case has; none: all. A sample's mean is over
+            those, and f_Aux is what E_Aux makes of them: of what is not there nothing is to be distilled.
 
     Returns:
         The terms, and the share of flat windows per level (`flat_windows/level_1` is the finest).
     """
     collected: dict[str, list[Tensor]] = {name: [] for name in options.consistency}
     flat: Named = {}
+    reduction: Reduction = "mean" if present is None else "sample"
     for level in options.judged_levels:
-        shares: list[Tensor] = []
-        for terms in distances(features[level], auxiliary[level], options.consistency, options, "mean"):
-            for name, value in terms.items():
-                (shares if name == "flat" else collected[name]).append(value)
-        if shares:
-            flat[f"flat_windows/level_{level + 1}"] = mean(shares)
+        by_modality = distances(features[level], auxiliary[level], options.consistency, options, reduction)
+        for name in by_modality[0]:
+            values = [terms[name] for terms in by_modality]
+            if present is not None:
+                values = [over_samples(list(zip(present.unbind(1), values, strict=True)))]
+            if name == "flat":
+                flat[f"flat_windows/level_{level + 1}"] = mean(values)
+            else:
+                collected[name] += values
     return {name: mean(values) for name, values in collected.items()}, flat
 
 

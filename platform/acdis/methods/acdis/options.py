@@ -185,6 +185,14 @@ class Options(MethodOptions):
     def whole_batch(self) -> str | None:
         return "method.options.norm 'batch'" if self.norm == "batch" else None
 
+    def needs_whole_cases(self) -> str | None:
+        if self.norm != "batch":
+            return None
+        return (
+            "method.options.norm 'batch' would count images that are not there in its statistics; "
+            "choose 'instance' or 'group'"
+        )
+
     def settled(self) -> dict[str, Any]:
         levels = [level + 1 for level in self.judged_levels]
         return {
