@@ -379,6 +379,18 @@ def test_post_processing_is_in_the_evaluations_name() -> None:
     assert _name(_with(best, "evaluation.post_processing", rule)) != _name(best)
 
 
+def test_the_convention_of_hd95_is_in_the_evaluations_name_alone() -> None:
+    def scored(convention: str) -> str:
+        tree = _with(FULL, "evaluation.hd95_convention", convention)
+        return cells.evaluation_name(methods.resolve(config.parse(tree, "test")), "ab" * 32)
+
+    before = cells.evaluation_name(methods.resolve(config.parse(FULL, "test")), "ab" * 32)
+    assert scored("max") == before != scored("pooled")
+    best = _with(FULL, "training.selection", "best")
+    for tree in (FULL, best):
+        assert _name(_with(tree, "evaluation.hd95_convention", "pooled")) == _name(tree)
+
+
 def test_further_metrics_are_in_the_evaluations_name_and_not_in_the_cells() -> None:
     """None leaves names as they were; the order in which they are written does not matter."""
 

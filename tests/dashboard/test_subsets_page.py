@@ -121,7 +121,8 @@ def test_hd95(client: Any) -> None:
     for name, values in figures(page).items():  # made up as 20 mm × (1 - Dice)
         assert values == pytest.approx([20 * (1 - value / 100) for value in dice[name]], abs=0.011)
     assert charts(page)["better_is"] == "less"
-    rule = "HD95 in mm, 95th percentile: both masks empty counts 0, one empty 373.13 (a penalty)."
+    words = "the larger of the two directed 95th percentiles (MONAI)"
+    rule = f"HD95 in mm, {words}: both masks empty counts 0, one empty 373.13 (a penalty)."
     assert f"{rule} fast one: penalties: WT 0, TC 0, ET 0 of 270 scores each." in html.unescape(page)
 
 

@@ -2,14 +2,20 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pyarrow.parquet import read_schema
+from scipy import ndimage
 
 from acdis.config import Evaluation
+from acdis.errors import UserError
 from acdis.evaluation.metrics import HD95_ONE_EMPTY, dice, empty_if_small, hd95, region_mask, score_case
+from acdis.evaluation.records import read_parquet, write_parquet
+from acdis.evaluation.scores import from_records, read_file
 from acdis.vocabulary import REGIONS, SUBSETS, subset_name
 
 SHAPE = (9, 10, 8)
@@ -266,3 +272,68 @@ def test_a_real_truth_scored_against_itself_moved(shared: Path) -> None:
         mask = np.isin(truth, labels)
         assert row.dice == pytest.approx(2 * (mask[1:] & mask[:-1]).sum() / (2 * mask.sum()))
         assert row.hd95 == pytest.approx(1.0)
+
+
+def directed(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...]) -> list[np.ndarray]:
+    """From each surface to the other, by scipy's distance transform of the whole volume."""
+    cross = ndimage.generate_binary_structure(3, 1)
+    surfaces = [mask & ~ndimage.binary_erosion(mask, cross) for mask in (prediction, truth)]
+    fields = [ndimage.distance_transform_edt(~mask, sampling=spacing) for mask in surfaces]
+    return [fields[1][surfaces[0]], fields[0][surfaces[1]]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), SPACING])
+def test_conventions_of_hd95_against_scipy(seed: int, spacing: tuple[float, ...]) -> None:
+    prediction, truth = blob(seed, 0.3), blob(seed + 100, 0.02)
+    both = directed(prediction, truth, spacing)
+    larger = max(np.percentile(distances, 95) for distances in both)
+    pooled = np.percentile(np.concatenate(both), 95)
+    assert hd95(prediction, truth, spacing) == pytest.approx(larger, rel=1e-6)
+    assert hd95(prediction, truth, spacing, "pooled") == pytest.approx(pooled, rel=1e-6)
+
+
+def test_conventions_of_hd95_by_hand() -> None:
+    """A line of 100 voxels against the first 50 of it and one 40 voxels to the side.
+
+    From the prediction the distances are 0 (50 times) and 40; from the truth 0 (50 times), then 1, 2, … 50.
+    """
+    truth, prediction = (np.zeros((100, 42, 1), dtype=bool) for _ in range(2))
+    truth[:, 0] = prediction[:50, 0] = prediction[0, 40] = True
+    forth = [0.0] * 50 + [float(step) for step in range(1, 51)]
+    back = [0.0] * 50 + [40.0]
+    assert hd95(prediction, truth, (1, 1, 1)) == pytest.approx(np.percentile(forth, 95))
+    pooled = hd95(prediction, truth, (1, 1, 1), "pooled")
+    assert pooled == pytest.approx(np.percentile(forth + back, 95))
+    assert pooled < np.percentile(forth, 95) - 2
+
+
+def test_conventions_agree_on_empty_masks() -> None:
+    empty, full = np.zeros(SHAPE, dtype=bool), blob(1)
+    for pair, due in (((empty, empty), 0.0), ((full, empty), 373.13), ((empty, full), 373.13)):
+        assert hd95(*pair, SPACING, "pooled") == hd95(*pair, SPACING) == due
+
+
+def test_the_convention_goes_with_the_scores(tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE, dtype=np.int64)
+    labels[2:5, 2:5, 2:5] = 3
+    moved = np.roll(labels, 1, axis=0)
+    for convention in ("max", "pooled"):
+        settings = Evaluation(hd95_convention=convention)
+        records = score_case("case", [moved] * 15, labels, SPACING, settings)
+        assert {record.hd95 for record in records} == {hd95(moved == 3, labels == 3, SPACING, convention)}
+        write_parquet(path := tmp_path / "records.parquet", records)
+        assert read_parquet(path) == records
+        assert ("hd95_convention" in read_schema(path).names) == (convention == "pooled")
+        assert read_file(path).hd95_convention == from_records(records).hd95_convention == convention
+    for wrong in (None, "other"):
+        write_parquet(path, [replace(records[0], hd95_convention=wrong), *records[1:]])
+        with pytest.raises(UserError, match="hd95_convention is no convention of all scores"):
+            read_file(path)
+
+
+def test_a_convention_of_what_is_not_computed_is_refused() -> None:
+    with pytest.raises(ValueError, match="hd95_convention says how HD95 is computed, and hd95 is false"):
+        Evaluation(hd95=False, hd95_convention="pooled")
+    alone = Evaluation(hd95_convention="pooled").dice_alone()
+    assert Evaluation.model_validate(alone.model_dump()) == alone

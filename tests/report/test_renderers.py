@@ -225,7 +225,8 @@ def _with_penalties(made: SimpleNamespace, form: str, **more: Any) -> str:
 def test_beside_hd95_stands_what_an_empty_mask_counts_and_how_often(made: SimpleNamespace) -> None:
     text = _with_penalties(made, "md")
     rule = (
-        "- HD95 in mm, 95th percentile: both masks empty counts 0, one empty 373.13 (a penalty). In brackets"
+        "- HD95 in mm, the larger of the two directed 95th percentiles (MONAI): both masks empty counts 0, "
+        "one empty 373.13 (a penalty). In brackets"
     )
     assert text.count(rule) == 2
     body = _cells(text, "#### 15 subsets: a (a)")[2:]
@@ -247,7 +248,10 @@ def test_beside_hd95_stands_what_an_empty_mask_counts_and_how_often(made: Simple
         )
         assert line["hd95_penalties"] == count
         assert line["hd95_scores"] == ("90" if line["subset"] == "mean" else "6")
-        assert line["hd95_convention"] == "both empty 0 mm; one empty 373.13 mm (penalty)"
+        assert line["hd95_convention"] == (
+            "the larger of the two directed 95th percentiles (MONAI); both empty 0 mm; one empty 373.13 mm "
+            "(penalty)"
+        )
 
 
 def test_every_case_says_whether_its_hd95_is_a_penalty(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -558,3 +562,24 @@ def test_post_processing_is_said(made: SimpleNamespace) -> None:
 )
 def test_what_rounds_to_nothing_has_no_sign(value: float, words: str) -> None:
     assert phrases.signed(value) == words
+
+
+def test_the_convention_of_hd95_is_named_beside_it(made: SimpleNamespace, tmp_path: Path) -> None:
+    """Row by row where rows differ; in each case too."""
+    plain = made.scores([0.5] * 3, hd95=True)
+    scores = {"a-0": plain, "b-0": replace(plain, hd95_convention="pooled")}
+    text = render([made.spec({"a": {}, "b": {}}, [0])], made.reader(scores), "md")
+    of_a, of_b = text.split("#### 15 subsets: a (a)")[1].split("#### 15 subsets: b (b)")
+    assert "HD95 in mm, the larger of the two directed 95th percentiles (MONAI): both" in of_a
+    assert "HD95 in mm, the 95th percentile of both directions' distances together (medpy): both" in of_b
+    rule = phrases.hd95_rule(["max", "pooled", "max"])
+    assert "(MONAI); or the 95th percentile" in rule
+    assert "(two conventions: not to be compared)" in rule
+    lines = list(csv.DictReader(io.StringIO(render([made.spec({"b": {}}, [0])], made.reader(scores), "csv"))))
+    assert {line["hd95_convention"].split("; ")[0] for line in lines} == {
+        "the 95th percentile of both directions' distances together (medpy)"
+    }
+    records = [replace(record, hd95_convention="pooled") for record in made.records(plain)]
+    write_parquet(tmp_path / "cells" / "a-0" / "evaluations" / "e" / "records.parquet", records)
+    cases = csv.DictReader(io.StringIO(per_case.render([made.spec({"a": {}}, [0])], tmp_path)))
+    assert {line["hd95_convention"] for line in cases} == {"pooled"}

@@ -67,7 +67,13 @@ def evaluation_name(experiment: Experiment, test_fingerprint: str) -> str:
 def _named(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What counts of the evaluation's settings. What came later is left out where it changes nothing: names
     stay what they were before there was a choice."""
-    without_effect = {"window_weights": "constant", "box": "all", "post_processing": [], "metrics": []}
+    without_effect = {
+        "window_weights": "constant",
+        "box": "all",
+        "post_processing": [],
+        "metrics": [],
+        "hd95_convention": "max",
+    }
     return {name: value for name, value in evaluation.items() if (name, value) not in without_effect.items()}
 
 

@@ -348,6 +348,11 @@ class Evaluation(Config):
         "its centre, an eighth of a side wide, so that no straight line shows where a window ends",
     )
     hd95: bool = Field(True, description="also the 95th percentile Hausdorff distance, mm")
+    hd95_convention: Literal["max", "pooled"] = Field(
+        "max",
+        description="the larger of the two directed 95th percentiles (MONAI), or the 95th "
+        "percentile of the distances of both directions together (medpy)",
+    )
     et_minimum: float = Field(
         500.0, ge=0, description="mm³: dice_et500 empties a predicted ET smaller than this (RFNet: 500)"
     )
@@ -385,7 +390,7 @@ class Evaluation(Config):
 
     def dice_alone(self) -> Evaluation:
         """The same without distances and further metrics."""
-        return self.model_copy(update={"hd95": False, "metrics": ()})
+        return self.model_copy(update={"hd95": False, "hd95_convention": "max", "metrics": ()})
 
     def processing_in_words(self) -> str:
         """The rules of `post_processing` in their order; empty where there is none."""
@@ -393,6 +398,8 @@ class Evaluation(Config):
 
     @model_validator(mode="after")
     def _covers(self) -> Evaluation:
+        if self.hd95_convention != "max" and not self.hd95:
+            raise ValueError("hd95_convention says how HD95 is computed, and hd95 is false: leave one out")
         if any(stride > window for stride, window in zip(self.stride, self.window, strict=True)):
             raise ValueError(
                 f"stride {self.stride} is larger than window {self.window}: voxels would be left out"

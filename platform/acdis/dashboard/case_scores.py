@@ -94,6 +94,7 @@ class RowCases:
         evaluations: {seed: name of its evaluation}.
         penalties: distances among these scores that are those of one empty mask.
         unread: cells whose records are there and cannot be read, or lack the measure.
+        conventions: by which HD95 was computed, see `metrics.hd95`.
         floors: {floor: {case: value}}, what these scores are held against; empty where nobody measured it.
     """
 
@@ -103,6 +104,7 @@ class RowCases:
     evaluations: Mapping[int, str]
     penalties: int
     unread: int
+    conventions: tuple[str, ...]
     floors: Mapping[str, Mapping[str, float]]
 
     @functools.cached_property
@@ -120,6 +122,7 @@ def read(site: Site, row: Row, want: ScoreChoice) -> RowCases:
     seeds: dict[int, Mapping[str, float]] = {}
     looks: dict[int, SeenCell] = {}
     names: dict[int, str] = {}
+    conventions: dict[str, None] = {}
     floors: dict[str, dict[str, float]] = {}
     unread = penalties = 0
     for look in row.looks:
@@ -137,10 +140,11 @@ def read(site: Site, row: Row, want: ScoreChoice) -> RowCases:
             continue
         counts = scores.penalties[:, REGIONS.index(want.region)]
         penalties += int(counts.sum() if want.subset == MEAN else counts[PLACES[want.subset]])
+        conventions[scores.hd95_convention] = None
         seeds[look.cell.seed] = dict(zip(scores.cases, per_case.tolist(), strict=True))
         looks[look.cell.seed], names[look.cell.seed] = look, name
         floors = floors or floors_of(scores, want)
-    return RowCases(row, seeds, looks, names, penalties, unread, floors)
+    return RowCases(row, seeds, looks, names, penalties, unread, tuple(conventions), floors)
 
 
 def evaluation_of(look: SeenCell) -> str:

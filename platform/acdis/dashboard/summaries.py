@@ -52,4 +52,4 @@ def _scores(values: np.ndarray) -> Scores | None:
         return None
     shape = (1, len(SUBSETS), len(REGIONS))
     distances = hd95.reshape(shape) if np.isfinite(hd95).all() else None
-    return Scores((ALL_CASES,), dice.reshape(shape), et500.reshape(1, -1), distances)
+    return Scores((ALL_CASES,), dice.reshape(shape), et500.reshape(1, -1), distances, hd95_convention="")

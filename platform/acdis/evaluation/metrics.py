@@ -32,6 +32,12 @@ DICE_EPSILON = 1e-8
 #: mm, HD95 when exactly one mask is empty: the diagonal of the BraTS volume, √(240² + 240² + 155²).
 HD95_ONE_EMPTY = 373.13
 
+#: How the two directions become one distance, in words.
+HD95_CONVENTIONS = {
+    "max": "the larger of the two directed 95th percentiles (MONAI)",
+    "pooled": "the 95th percentile of both directions' distances together (medpy)",
+}
+
 #: Files' spacings are rounded (0.99999994 mm): 500 voxels of such a volume are still 500 mm³.
 _VOLUME_TOLERANCE = 1e-5
 
@@ -53,19 +59,24 @@ def dice(prediction: Mask, truth: Mask) -> float:
     return float((2 * overlap + DICE_EPSILON) / (voxels + DICE_EPSILON))
 
 
-def hd95(prediction: Mask, truth: Mask, spacing: Spacing) -> float:
+def hd95(prediction: Mask, truth: Mask, spacing: Spacing, convention: str = "max") -> float:
     """95th percentile Hausdorff distance in mm of two masks [D, H, W].
 
-    The larger of the two directed 95th percentiles (MONAI's definition; medpy pools both directions) between
-    surfaces: voxels of the mask with a face towards a voxel outside it, where everything beyond the volume
-    is outside. Both empty gives 0, one empty `HD95_ONE_EMPTY`.
+    Between surfaces: voxels of the mask with a face towards a voxel outside it, where everything beyond the
+    volume is outside. Both empty gives 0, one empty `HD95_ONE_EMPTY`.
 
     Args:
         spacing: mm per voxel along D, H, W.
+        convention: `max`, the larger of the two directed 95th percentiles (MONAI's definition), or `pooled`,
+            the 95th percentile of the distances of both directions together (medpy's).
     """
     empty = (not prediction.any(), not truth.any())
     if any(empty):
         return 0.0 if all(empty) else HD95_ONE_EMPTY
+    if convention == "pooled":
+        from acdis.evaluation.surfaces import surface_distances  # scipy: reports read this module without
+
+        return surface_distances(prediction, truth, spacing).hd95_pooled()
     from monai.metrics import compute_hausdorff_distance  # takes seconds to import
 
     box = _bounding_box(prediction | truth)
@@ -196,11 +207,12 @@ def _score(
         region=region,
         dice=dice(prediction, truth),
         dice_et500=None if kept is None else dice(kept, truth),
-        hd95=hd95(prediction, truth, spacing) if evaluation.hd95 else None,
+        hd95=hd95(prediction, truth, spacing, evaluation.hd95_convention) if evaluation.hd95 else None,
         predicted_voxels=int(np.count_nonzero(prediction)),
         truth_voxels=int(np.count_nonzero(truth)),
         voxel_volume=voxel_volume,
         patient=patient,
+        hd95_convention=None if evaluation.hd95_convention == "max" else evaluation.hd95_convention,
         **further,
     )
 

@@ -41,7 +41,7 @@ METRIC_REGIONS: dict[str, tuple[str, ...]] = {
 _OPTIONAL = ("hd95", *FURTHER_METRICS)
 
 #: Columns that a file has only where a record has them.
-_LATER = (*FURTHER_METRICS, "calibration")
+_LATER = (*FURTHER_METRICS, "calibration", "hd95_convention")
 
 #: Rows of a file that is read: 20,000 cases; some two hundred bytes of memory each. A third of them where
 #: they have counts by bin, which are as much again and more.
@@ -85,9 +85,8 @@ class Record:
     sensitivity: float | None = None
     precision: float | None = None
     ece: float | None = None
-    calibration: tuple[float, ...] | None = (
-        None  # counts by bin that `ece` is from: `calibration.counts`, flat
-    )
+    calibration: tuple[float, ...] | None = None  # the counts that `ece` is from: `calibration.counts`, flat
+    hd95_convention: str | None = None  # as in `evaluation`; None where it is `max`
 
     def __post_init__(self) -> None:
         if not self.patient:
@@ -100,11 +99,11 @@ class Record:
 
 
 def as_row(record: Record) -> dict[str, Any]:
-    """Value by column, without counts by bin, and without further metrics that were not computed."""
+    """Value by column, without counts by bin, and without later columns that it has nothing in."""
     return {
         name: value
         for name, value in asdict(record).items()
-        if name != "calibration" and (value is not None or name not in FURTHER_METRICS)
+        if name != "calibration" and (value is not None or name not in _LATER)
     }
 
 

@@ -18,7 +18,7 @@ from acdis.errors import UserError
 from acdis.evaluation import floor_files
 from acdis.evaluation.calibration import BINS
 from acdis.evaluation.floor_files import Floors
-from acdis.evaluation.metrics import HD95_ONE_EMPTY
+from acdis.evaluation.metrics import HD95_CONVENTIONS, HD95_ONE_EMPTY
 from acdis.evaluation.records import Record, limit, read_table, records_in, summarise
 from acdis.files import opened, reason
 from acdis.vocabulary import FURTHER_METRICS, REGIONS, SUBSETS, subset_name
@@ -44,6 +44,7 @@ class Scores:
         further: by metric of `evaluation.metrics`, each [N, 15, 3]; those that were computed.
         truth: [N, 3], ml of each region in the segmentation; none where it is not known.
         calibration: [15, 3, 3, BINS], `calibration.counts` over all cases; none where it was not computed.
+        hd95_convention: `max` or `pooled`, see `metrics.hd95`; empty where it is not known.
     """
 
     cases: tuple[str, ...]
@@ -55,6 +56,7 @@ class Scores:
     further: Mapping[str, np.ndarray] = field(default_factory=dict)
     truth: np.ndarray | None = None
     calibration: np.ndarray | None = None
+    hd95_convention: str = "max"
 
     @property
     def penalties(self) -> np.ndarray:
@@ -93,10 +95,11 @@ def read_scores(file: BinaryIO, name: str) -> Scores:
         counted = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
         if column.null_count or not _within(counted, math.inf):
             raise UserError(f"{name}: calibration has no counts somewhere; evaluate the run again")
+    said = table.column("hd95_convention").to_pylist() if "hd95_convention" in table.column_names else []
     scores = _scores(words, columns, counted)
     if scores is None:
         raise _problem(records_in(table), name)
-    return scores
+    return replace(scores, hd95_convention=_convention(said, name))
 
 
 def read_file(path: Path) -> Scores:
@@ -130,7 +133,16 @@ def from_records(records: Sequence[Record]) -> Scores:
     scores = _scores(words, columns, np.array(every) if len(every) == len(records) else None)
     if scores is None:
         raise _problem(records, "records")
-    return scores
+    said = [row.hd95_convention for row in records]
+    return replace(scores, hd95_convention=_convention(said, "records"))
+
+
+def _convention(said: Sequence[str | None], name: str) -> str:
+    """The one of all records; `max` has no word in them."""
+    given = {word or "max" for word in said} or {"max"}
+    if len(given) > 1 or not given <= set(HD95_CONVENTIONS):
+        raise UserError(f"{name}: hd95_convention is no convention of all scores; evaluate the run again")
+    return given.pop()
 
 
 def _scores(

@@ -28,6 +28,10 @@ class SurfaceDistances:
         """The larger of the two directed 95th percentiles, mm."""
         return max(float(np.percentile(distances, 95)) for distances in (self.of_prediction, self.of_truth))
 
+    def hd95_pooled(self) -> float:
+        """The 95th percentile of both directions together, mm."""
+        return float(np.percentile(np.concatenate([self.of_prediction, self.of_truth]), 95))
+
     def nsd(self, tolerance: float) -> float:
         """Share of both surfaces that is no further than `tolerance` mm from the other (Nikolov 2018)."""
         near = sum(

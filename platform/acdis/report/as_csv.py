@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from acdis.evaluation.metrics import HD95_ONE_EMPTY
+from acdis.evaluation.metrics import HD95_CONVENTIONS, HD95_ONE_EMPTY
 from acdis.report import costs, floors, phrases, ranked
 from acdis.report.comparison import Difference, Figures
 from acdis.report.csv_lines import CsvLines
@@ -47,7 +47,7 @@ COLUMNS = (
 )
 
 
-HD95_CONVENTION = f"both empty 0 mm; one empty {HD95_ONE_EMPTY:g} mm (penalty)"
+HD95_EMPTY = f"both empty 0 mm; one empty {HD95_ONE_EMPTY:g} mm (penalty)"
 
 
 def render(compared: Sequence[Compared]) -> str:
@@ -134,7 +134,9 @@ def _further(figures: Figures, subsets: slice, place: int) -> dict[str, Any]:
     means: dict[str, Any] = {
         name: float(values[subsets, place].mean()) for name, values in figures.further.items()
     }
-    rules = [] if figures.hd95 is None else [HD95_CONVENTION]
+    rules = []
+    if figures.hd95 is not None:
+        rules = [*(HD95_CONVENTIONS[name] for name in figures.hd95_conventions), HD95_EMPTY]
     rules += [rule for metric, rule in phrases.LESION_RULES.items() if metric in figures.further]
     return means | _distance(figures, subsets, place) | {"hd95_convention": "; ".join(rules) or None}
 

@@ -31,6 +31,7 @@ class Figures:
         mean: [3], over cases and subsets; `subsets`: [15, 3], over cases.
         et500: [15], hd95: [15, 3] in mm or none; penalties: [15, 3], how many of the distances behind it are
             those of one empty mask.
+        hd95_conventions: of the seeds, see `metrics.hd95`; an empty one is not known yet.
         further: [15, 3] by metric of `evaluation.metrics`, those that every seed has.
         seeds, cases: on which they stand; cases as (fewest, most) over the seeds.
         scores: behind each figure of a subset: cases of all seeds together.
@@ -53,6 +54,7 @@ class Figures:
     patients_low: np.ndarray | None
     patients_high: np.ndarray | None
     further: Mapping[str, np.ndarray]
+    hd95_conventions: tuple[str, ...] = ("max",)
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def figures(seeds: Mapping[int, Scores]) -> Figures:
             for name in every[0].further
             if all(name in scores.further for scores in every)
         },
+        tuple(dict.fromkeys(scores.hd95_convention for scores in every)),
     )
 
 

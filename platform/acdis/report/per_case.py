@@ -2,7 +2,8 @@
 
 Columns: `spec`, `row`, `seed`, `cell`, `phantoms` (true: drawn cases, which say nothing about patients), then
 those of `evaluation.records.Record`: Dice from 0 to 1, distances in mm; last `hd95_penalty`, true where one
-mask is empty, so that `hd95` is 373.13 by convention (0 where both are). Empty: not computed.
+mask is empty, so that `hd95` is 373.13 by convention (0 where both are), and `hd95_convention`, max or pooled
+(`evaluation.metrics.hd95`). Empty: not computed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from acdis.evaluation.records import Record, read_parquet
 from acdis.report.collect import records_file
 from acdis.report.facts import SpecFacts
 
-_OF_RECORDS = tuple(field.name for field in fields(Record) if field.name != "calibration")
-COLUMNS = ("spec", "row", "seed", "cell", "phantoms", *_OF_RECORDS, "hd95_penalty")
+_OF_RECORDS = tuple(
+    field.name for field in fields(Record) if field.name not in ("calibration", "hd95_convention")
+)
+COLUMNS = ("spec", "row", "seed", "cell", "phantoms", *_OF_RECORDS, "hd95_penalty", "hd95_convention")
 
 
 def lines(specs: Sequence[SpecFacts], base: Path) -> Iterator[dict[str, Any]]:
@@ -36,6 +39,8 @@ def lines(specs: Sequence[SpecFacts], base: Path) -> Iterator[dict[str, Any]]:
                     first["phantoms"] = spec.phantoms
                     for record in read_parquet(records_file(base, cell.cell, cell.evaluation)):
                         values = {name: getattr(record, name) for name in _OF_RECORDS}
+                        if record.hd95 is not None:
+                            values["hd95_convention"] = record.hd95_convention or "max"
                         yield first | values | {"hd95_penalty": record.hd95_penalty}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal
 
 import numpy as np
 
 from acdis.evaluation.lesionwise import PENALTY_2023, PENALTY_2026
-from acdis.evaluation.metrics import HD95_ONE_EMPTY
+from acdis.evaluation.metrics import HD95_CONVENTIONS, HD95_ONE_EMPTY
 from acdis.evaluation.mrmc import UNEQUAL
 from acdis.evaluation.sample_size import MOST_CASES, MOST_SEEDS, Needed
 from acdis.evaluation.statistics import ALPHA
@@ -19,10 +19,10 @@ from acdis.vocabulary import MODALITIES, REGIONS, Subset
 ABSENT = "–"
 #: Whether a modality is there, in a table of subsets.
 GIVEN, MISSING = "●", "○"
-#: What must stand beside every HD95.
-HD95_RULE = (
-    f"HD95 in mm, 95th percentile: both masks empty counts 0, one empty {HD95_ONE_EMPTY:g} (a penalty)."
-)
+#: What an HD95 is where a mask is empty.
+HD95_EMPTY = f"both masks empty counts 0, one empty {HD95_ONE_EMPTY:g} (a penalty)."
+#: What stands below a table of HD95 with counts in brackets.
+IN_BRACKETS = "In brackets: how many of the scores behind a figure are penalties."
 #: And beside the distances of single lesions, by metric.
 LESION_RULES = {
     "lesion_hd95": "lesion_hd95 in mm, mean over lesions: each that is missed or false counts "
@@ -30,7 +30,20 @@ LESION_RULES = {
     "instance_hd95": f"instance_hd95 in mm, mean over pairs and instances without one: each of these counts "
     f"{PENALTY_2026:g}, no instance at all 0.",
 }
-HD95 = f"{HD95_RULE} In brackets: how many of the scores behind a figure are penalties."
+
+
+def hd95_rule(conventions: Iterable[str]) -> str:
+    """What must stand beside every HD95: its convention, and what an empty mask counts.
+
+    Args:
+        conventions: keys of `metrics.HD95_CONVENTIONS`, of all figures that are shown; an empty one is not
+            known yet.
+    """
+    later = "its convention is named when the cases are read"
+    words = [HD95_CONVENTIONS.get(name, later) for name in conventions]
+    different = list(dict.fromkeys(words))
+    apart = " (two conventions: not to be compared)" if len(different) > 1 else ""
+    return f"HD95 in mm, {'; or '.join(different)}{apart}: {HD95_EMPTY}"
 
 
 def mean(value: float, low: float | None, high: float | None) -> str:
@@ -163,7 +176,8 @@ def how_to_read(et_minimum: str, margin: str) -> tuple[str, ...]:
         "supposes that difference and spread stay as they are: from few seeds that is a rough guess. More "
         f"than {MOST_SEEDS} seeds or {MOST_CASES:,} patients are not reckoned: such a difference is smaller "
         "than seeds can settle.",
-        f"ET500: a predicted ET smaller than {et_minimum} mm³ is emptied before scoring. {HD95} Crop box "
+        f"ET500: a predicted ET smaller than {et_minimum} mm³ is emptied before scoring. HD95, its "
+        f"convention is named beside it: {HD95_EMPTY} {IN_BRACKETS} Crop box "
         "and brain mask come from all four modalities, also where some are missing (the field's protocol).",
         "Hours are worker time × CPUs or GPUs of the cells that are scored. A cell that two tables share is "
         "counted in both, and was trained once.",

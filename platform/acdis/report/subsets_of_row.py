@@ -23,7 +23,9 @@ def section(row: RowScores, figures: Figures) -> Section:
     body.append(("mean", "of", "15", "", *means, *_others(figures, None)))
     seeds = "1 seed: no spread" if figures.seeds == 1 else f"{figures.seeds} seeds"
     notes = (f"{row.label}: {row.note}",) if row.note else ()
-    rule = () if figures.hd95 is None else (phrases.HD95,)
+    rule: tuple[str, ...] = ()
+    if figures.hd95 is not None:
+        rule = (f"{phrases.hd95_rule(figures.hd95_conventions)} {phrases.IN_BRACKETS}",)
     own = Section(
         4,
         f"15 subsets: {row.label} ({row.id})",

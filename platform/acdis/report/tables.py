@@ -80,13 +80,14 @@ def further(summary: Mapping[str, float]) -> list[str]:
 def notes(scores: Scores, et_minimum: float) -> list[str]:
     """What a reader must know to read the figures."""
     cases, has_hd95 = len(scores.cases), scores.hd95 is not None
+    rule = phrases.hd95_rule([scores.hd95_convention])
     return [
         (
             f"Mean over {cases} cases; the last row is the mean over the 15 subsets. "
             "One training, one seed: no spread can be given."
         ),
         "Dice: both masks empty counts 100, an empty truth with any false positive 0.",
-        *([f"{phrases.HD95_RULE[:-1]}; {phrases.penalties(scores.penalties, cases)}."] if has_hd95 else []),
+        *([f"{rule[:-1]}; {phrases.penalties(scores.penalties, cases)}."] if has_hd95 else []),
         f"ET500: a predicted ET smaller than {et_minimum:g} mm³ is emptied before scoring.",
         (
             "Crop box and brain mask come from all four modalities, also where some "

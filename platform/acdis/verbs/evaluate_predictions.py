@@ -101,7 +101,8 @@ def _of_one_subset(
             sum(bool(record.hd95_penalty) for record in records if record.region == region)
             for region in REGIONS
         ]
-        lines.append(f"{phrases.HD95_RULE[:-1]}; {phrases.penalties(np.array([counts]), len(test))}.")
+        rule = phrases.hd95_rule([evaluation.hd95_convention])
+        lines.append(f"{rule[:-1]}; {phrases.penalties(np.array([counts]), len(test))}.")
     lines += [
         rule for metric, rule in phrases.LESION_RULES.items() if getattr(records[0], metric) is not None
     ]

@@ -83,7 +83,7 @@ def cases(
         most=MOST,
         want=want,
         measures=MEASURES,
-        hd95=phrases.HD95_RULE,
+        hd95=phrases.hd95_rule(name for row_cases in scored for name in row_cases.conventions),
         regions=REGIONS,
         subsets=[subset_name(modalities) for modalities in SUBSETS],
         mean=MEAN,

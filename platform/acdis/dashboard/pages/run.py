@@ -215,8 +215,10 @@ def _alike(shown: View, other: View) -> bool:
 
 
 def _hd95(scores: Scores | None) -> str:
-    """What is counted where a mask is empty, and how often; nothing without HD95."""
-    return f"{phrases.HD95_RULE[:-1]}; {counts}." if (counts := _penalties(scores)) else ""
+    """Its convention, what is counted where a mask is empty, and how often; nothing without HD95."""
+    if scores is None or not (counts := _penalties(scores)):
+        return ""
+    return f"{phrases.hd95_rule([scores.hd95_convention])[:-1]}; {counts}."
 
 
 def _penalties(scores: Scores | None) -> str:

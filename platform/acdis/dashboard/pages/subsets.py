@@ -27,12 +27,14 @@ METRICS = {"dice": "Dice, %", "hd95": "HD95, mm"}
 
 @dataclass(frozen=True)
 class Side:
-    """Figures of one side: [15, 3], named, how they stand, and how many distances are penalties."""
+    """Figures of one side: [15, 3], named, how they stand; of distances how many are penalties, by what
+    conventions."""
 
     name: str
     values: np.ndarray
     about: str
     penalties: str = ""
+    conventions: tuple[str, ...] = ()
 
 
 @router.get("/subsets")
@@ -81,7 +83,7 @@ def subsets(
         charts=_charts(one, other, metric) if one else None,
         regions=REGIONS,
         modalities=MODALITIES,
-        hd95=phrases.HD95_RULE if metric == "hd95" else "",
+        hd95=_rule(one, other) if metric == "hd95" else "",
     )
 
 
@@ -93,8 +95,15 @@ def _of_row(result: Result, row: str, metric: str) -> Side | None:
     label = next(row_facts.label for row_facts in facts.rows if row_facts.id == row)
     values = figures.subsets if metric == "dice" else figures.hd95
     assert values is not None
-    penalties = phrases.penalties(figures.penalties, figures.scores) if metric == "hd95" else ""
-    return Side(label, values, _about(figures), penalties)
+    if metric == "dice":
+        return Side(label, values, _about(figures))
+    penalties = phrases.penalties(figures.penalties, figures.scores)
+    return Side(label, values, _about(figures), penalties, figures.hd95_conventions)
+
+
+def _rule(*sides: Side | None) -> str:
+    conventions = [name for side in sides if side for name in side.conventions]
+    return phrases.hd95_rule(conventions) if conventions else ""
 
 
 def _about(figures: Figures) -> str:

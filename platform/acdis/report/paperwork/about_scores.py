@@ -7,7 +7,7 @@ from collections.abc import Callable
 from acdis.config import Evaluation
 from acdis.evaluation.calibration import BINS
 from acdis.evaluation.lesionwise import PENALTY_2023, PENALTY_2026
-from acdis.evaluation.metrics import HD95_ONE_EMPTY
+from acdis.evaluation.metrics import HD95_CONVENTIONS, HD95_ONE_EMPTY
 from acdis.report.facts import RowScores
 from acdis.report.paperwork.study import Facts, RowRun, Study, each_row, grouped
 from acdis.vocabulary import FURTHER_METRICS, REGION_LABELS, REGIONS
@@ -72,8 +72,8 @@ def _always() -> dict[str, list[str]]:
             "scans of one patient are averaged first"
         ],
         "metric_code": [
-            "Dice is the platform's own code, surface distances are MONAI's; scores are computed at the "
-            "files' own spacing"
+            "Dice is the platform's own code, surface distances are MONAI's, or by its definitions; scores "
+            "are computed at the files' own spacing"
         ],
         "per_case": [
             "the scores of every case × subset × region × seed are kept, and are in report --bundle"
@@ -92,7 +92,7 @@ def hd95(given: Evaluation) -> str:
     if not given.hd95:
         return ""
     return (
-        "HD95, mm: the larger of the two directed 95th percentiles (MONAI); both masks empty 0, one empty "
+        f"HD95, mm: {HD95_CONVENTIONS[given.hd95_convention]}; both masks empty 0, one empty "
         f"{HD95_ONE_EMPTY:g}, a penalty"
     )
 
