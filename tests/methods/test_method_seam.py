@@ -470,13 +470,15 @@ def step(method, batch):
 
 #: What the two samples' cases have, and are trained with: between them each modality is there once.
 PRESENT, OF_IT = ((1, 1, 0, 0), (0, 1, 1, 1)), ((1, 1, 0, 0), (0, 0, 1, 1))
-learns_from_holes = pytest.mark.parametrize(
-    "variant",
-    [
-        parameter
-        for parameter in variants()
-        if not methods.validate(parameter.values[0].name, parameter.values[0].options).needs_whole_cases()
-    ],
+LEARN_FROM_HOLES = [
+    parameter
+    for parameter in variants()
+    if not methods.validate(parameter.values[0].name, parameter.values[0].options).needs_whole_cases()
+]
+learns_from_holes = pytest.mark.parametrize("variant", LEARN_FROM_HOLES)
+#: One variant of each method, for what does not depend on options.
+once_from_holes = pytest.mark.parametrize(
+    "variant", list({parameter.values[0].name: parameter for parameter in LEARN_FROM_HOLES[::-1]}.values())
 )
 
 
@@ -500,7 +502,19 @@ def test_nothing_leaks_from_what_a_case_lacks(variant):
     assert [n for n, p in learning if p.grad is None or not p.grad.abs().max() > 0] == []
 
 
-@learns_from_holes
+@once_from_holes
+def test_an_encoder_of_what_no_case_has_learns_nothing(variant):
+    """No term looks at what it makes of zeros, where modalities have encoders of their own."""
+    method, batch = build(variant), make_batch(variant.side, ((1, 0, 0, 0), (0, 0, 1, 1)))
+    own = [part for name, part in method.named_modules() if name.split(".")[-1] == "encoders"]
+    if not own:
+        pytest.skip("its modalities share their networks, or meet at the input")
+    step(method, replace(batch, present=torch.tensor([[1, 0, 1, 1]] * 2) > 0))
+    learnt_by = [any(p.grad is not None and p.grad.any() for p in part.parameters()) for part in own[0]]
+    assert learnt_by == [True, False, True, True]
+
+
+@once_from_holes
 def test_cases_that_are_said_to_lack_nothing_give_the_step_that_they_gave(variant):
     """Summed otherwise, so that in float64 rounding alone may differ."""
     batch, method = make_batch(variant.side, dtype=torch.float64), build(variant).double()
@@ -510,7 +524,7 @@ def test_cases_that_are_said_to_lack_nothing_give_the_step_that_they_gave(varian
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-@learns_from_holes
+@once_from_holes
 def test_a_batch_with_holes_is_the_average_of_its_samples(variant):
     check_average(variant, with_holes(variant.side, torch.float64))
 

@@ -9,6 +9,7 @@ import torch
 
 from acdis import config, methods
 from acdis.errors import UserError
+from acdis.losses import segmentation
 from acdis.methods.base import Batch
 
 SIDE = 16
@@ -308,3 +309,20 @@ def test_gradients_agree_with_finite_differences(group, parts):
     with torch.no_grad():
         above, below = float(loss(step)), float(loss(-2 * step))
     assert slope == pytest.approx((above - below) / (2 * step), rel=1e-4)
+
+
+@torch.no_grad()
+def test_the_map_of_a_modality_that_a_case_lacks_counts_nothing():
+    """The first case has no T1ce, the second no T2, neither has FLAIR: what is left is judged case by case."""
+    method, present = build().double(), ((0, 0, 1, 1), (0, 1, 1, 0))
+    batch = make_batch(((0, 0, 1, 0), (0, 1, 1, 0)), torch.float64)
+    batch = replace(batch, present=torch.tensor(present) > 0)
+    terms, target = method(batch, 2)["main"], segmentation.one_hot(batch.labels).double()
+    entropy = dice = 0.0
+    for m in (1, 2, 3):
+        those = [b for b in range(2) if present[b][m]]
+        p = method.mono_decoder(method.encoders[m](batch.images[those, m, None])).softmax(1)
+        entropy += float(segmentation.weighted_cross_entropy(p, target[those], "sample").sum()) / 2
+        dice += float(segmentation.dice_loss(p, target[those]))
+    assert float(terms["seg/mono/wce"]) == pytest.approx(entropy, rel=1e-9)
+    assert float(terms["seg/mono/dice"]) == pytest.approx(dice, rel=1e-9)

@@ -10,6 +10,7 @@ from reference import s
 
 from acdis import methods
 from acdis.config import Training
+from acdis.errors import UserError
 from acdis.losses import regions
 from acdis.methods.base import Batch
 from acdis.methods.shaspec import objective
@@ -166,3 +167,15 @@ def test_warm_up_sees_everything_and_has_a_rate_of_its_own():
     assert rates[:2] == pytest.approx([0.01, 0.01 * (1 - 400.5 / 800) ** 0.9])
     assert rates[2] < 1e-6
     assert rates[3] == pytest.approx(0.00589, abs=1e-5)
+
+
+def test_what_a_case_lacks_is_what_it_hides():
+    """No term sees more than the subset: the same terms, with NaN in the place of what is not there."""
+    method, batch = small(), make_batch(((1, 0, 1, 0), (0, 1, 1, 1)))
+    images = batch.images.masked_fill(~batch.available[:, :, None, None, None], torch.nan)
+    holed = replace(batch, images=images, present=batch.available)
+    with torch.no_grad():
+        one, other = method(batch, 0)["main"], method(holed, 0)["main"]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(UserError, match=r"data\.missing: shaspec .*warm_up 3 .*set it to 0"):
+        methods.load(None, ["method.name=shaspec", "method.options.warm_up=3", "data.missing={T2: 0.5}"])

@@ -158,3 +158,31 @@ def test_terms_of_a_step():
     expected = 2 * float(network.divergence(latents, batch.available))
     assert float(terms["latent/divergence"]) == pytest.approx(expected, rel=1e-5)
     assert set(terms) == {"seg/ce", "seg/dice", "latent/divergence", "image/mse"}
+
+
+def test_a_case_that_lacks_modalities_is_compared_with_what_it_has():
+    """The first case has FLAIR and T1: three subsets and two images. The second has T2 alone: it differs in
+    nothing."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [gaussians.Gaussian(*torch.randn(2, 2, 3, 2, 2, 2, generator=generator)) for _ in range(4)]
+    precise = [gaussians.by_precision(part) for part in parts]
+    present = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 1]]) > 0
+    available = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1]]) > 0
+    found = network.divergence((tuple(precise),), available, present)
+
+    def normal(b, *modalities):
+        chosen = torch.tensor([[m in modalities for m in range(4)]])
+        one = [gaussians.Precise(*(value[b : b + 1] for value in part)) for part in precise]
+        q = gaussians.product(one, chosen)
+        return Normal(q.mean, (q.logvar / 2).exp())
+
+    drawn, subsets = normal(0, 0), [normal(0, 0), normal(0, 2), normal(0, 0, 2)]
+    between = sum(kl_divergence(drawn, other).mean() for other in subsets) / 2
+    prior = sum(kl_divergence(other, Normal(0.0, 1.0)).mean() for other in subsets) / 3
+    alone = kl_divergence(normal(1, 3), Normal(0.0, 1.0)).mean()
+    torch.testing.assert_close(found, (between + prior + alone) / 2, rtol=1e-4, atol=1e-5)
+
+    images, target = torch.randn(2, 2, 4, 2, 2, 2, generator=generator)
+    squares = (images - target).square().mean((2, 3, 4))
+    expected = ((squares[0, 0] + squares[0, 2]) / 2 + squares[1, 3]) / 2
+    torch.testing.assert_close(network.squared_error(images, target, present), expected)

@@ -67,6 +67,9 @@ class Options(MethodOptions):
         """Channels per level, fine to coarse."""
         return tuple(self.base_width * factor for factor in (1, 2, 4, 8, 10, 10)[: self.halvings + 1])
 
+    def needs_whole_cases(self) -> str | None:
+        return None
+
     def crop_rule(self) -> tuple[int, int]:
         step = 2**self.halvings
         return step, 2 * step  # instance norm needs two voxels

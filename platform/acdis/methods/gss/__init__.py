@@ -57,6 +57,9 @@ class Options(rfnet.Options):
         "epochs (published: 5 of 300 epochs each)",
     )
 
+    def needs_whole_cases(self) -> str | None:
+        return "its soft target is made of what all four modalities predict alone"
+
     def required_roles(self) -> tuple[str, ...]:
         return ("start",)
 

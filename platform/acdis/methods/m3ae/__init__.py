@@ -85,6 +85,9 @@ class Options(MethodOptions):
             return dict.fromkeys(("consistency", "consistency_weight"), "in pre-training")
         return dict.fromkeys(("kept", "image_learning_rate"), "in fine-tuning")
 
+    def needs_whole_cases(self) -> str | None:
+        return "it reconstructs all four modalities, and draws its second views from them"
+
     def roles(self) -> tuple[str, ...]:
         return ("pretraining",) if self.stage == "finetuning" else ()
 

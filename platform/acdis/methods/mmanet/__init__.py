@@ -87,6 +87,9 @@ class Options(MethodOptions):
         reason = f"neither MAD nor MAR would take part in {epochs} epochs"
         return {"begin_epoch": f"{self.begin_epoch}: {reason}; give a number below training.epochs"}
 
+    def needs_whole_cases(self) -> str | None:
+        return "its teacher sees all four modalities"
+
     def required_roles(self) -> tuple[str, ...]:
         return ("teacher",) if self.stage == "student" else ()
 

@@ -115,7 +115,8 @@ class MmFormer(Method):
         mono = [self.mono_decoder(pyramid) for pyramid in pyramids]
         terms = named("fuse", segmentation.map_terms(segmentation.class_probabilities(fused), target, pool))
         mono_probabilities = (segmentation.class_probabilities(logits) for logits in mono)
-        terms |= named("mono", segmentation.summed_map_terms(mono_probabilities, target, pool))
+        mono_terms = segmentation.summed_map_terms(mono_probabilities, target, pool, batch.present)
+        terms |= named("mono", mono_terms)
         return {
             MAIN: terms | named("deep", segmentation.summed_map_terms(enlarged(deep, target), target, pool))
         }

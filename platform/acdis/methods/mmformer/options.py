@@ -30,6 +30,9 @@ class TokenOptions(MethodOptions):
             raise ValueError(f"embedding {self.embedding} is no multiple of heads {self.heads}")
         return self
 
+    def needs_whole_cases(self) -> str | None:
+        return None
+
     def crop_rule(self) -> tuple[int, int]:
         return 16, 32  # four halvings, and instance norm needs two voxels
 

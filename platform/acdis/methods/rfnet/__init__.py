@@ -67,6 +67,9 @@ class Options(MethodOptions):
         """Channels per level, fine to coarse."""
         return tuple(self.base_width * 2**level for level in range(self.levels))
 
+    def needs_whole_cases(self) -> str | None:
+        return None
+
     def too_short(self, epochs: int) -> dict[str, str]:
         if epochs > self.fusion_start:
             return {}

@@ -60,7 +60,7 @@ class RFNet(Method):
     def forward(self, batch: Batch, epoch: int) -> Terms:
         """Three groups of terms, see `Method.forward`; that of the fused map is absent before its epoch.
 
-        The mono decoder reads all four modalities, whatever subset was drawn.
+        The mono decoder reads all modalities that the case has, whatever subset was drawn.
         """
         pyramids = modalities.extract(self.encoders, batch.images)
         held = epoch < self.options.fusion_start
@@ -86,7 +86,7 @@ class RFNet(Method):
             losses = segmentation.map_terms(segmentation.class_probabilities(fused), target, pool)
             terms |= _named("fuse", losses)
         mono_probabilities = (segmentation.class_probabilities(logits) for logits in mono)
-        losses = segmentation.summed_map_terms(mono_probabilities, target, pool)
+        losses = segmentation.summed_map_terms(mono_probabilities, target, pool, batch.present)
         terms |= _named("mono", losses, options.mono_weight)
         losses = segmentation.summed_map_terms(_enlarged(regions, target), target, pool)
         return terms | _named("regions", losses, options.region_weight)

@@ -91,6 +91,11 @@ class Options(MethodOptions):
         reason = f"no subset would ever be trained on in {epochs} epochs"
         return {"warm_up": f"{self.warm_up}: {reason}; give a number below training.epochs"}
 
+    def needs_whole_cases(self) -> str | None:
+        if self.warm_up == 0:
+            return None
+        return f"method.options.warm_up {self.warm_up} begins with all four modalities; set it to 0"
+
     def crop_rule(self) -> tuple[int, int]:
         return 1, 32  # padded as it needs; the coarsest map has two voxels then
 

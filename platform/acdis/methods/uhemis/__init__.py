@@ -41,6 +41,9 @@ class Options(MethodOptions):
         "10,000 iterations); none: the recipe's poly decay",
     )
 
+    def needs_whole_cases(self) -> str | None:
+        return None
+
     def crop_rule(self) -> tuple[int, int]:
         return 8, 16  # three halvings, and instance norm needs two voxels
 

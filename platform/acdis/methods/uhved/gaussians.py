@@ -62,23 +62,35 @@ def divergence(one: Gaussian, other: Gaussian) -> Tensor:
     return (other.logvar - one.logvar - 1 + ratio).flatten(1).mean(1) / 2
 
 
-def disagreement(parts: Sequence[Precise], available: Tensor, subsets: Tensor) -> tuple[Tensor, Tensor]:
+def disagreement(
+    parts: Sequence[Precise], available: Tensor, subsets: Tensor, present: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """How far all subsets' products lie from the drawn one's, and from the prior; `[B]` each.
 
     Args:
         parts, available: as `product`; all modalities take part, whatever is available.
         subsets: bool `[S, M]`, every non-empty one.
+        present: bool `[B, M]`, what a sample can have: its subsets are those of that. None: everything.
 
     Returns:
         The sum of KL(q_A || q_S) over the subsets divided by S - 1 (that of A itself is 0), and the mean of
-        KL(q_S || N(0, 1)).
+        KL(q_S || N(0, 1)). With one subset alone the first is 0.
     """
     drawn = product(parts, available)
     between = torch.zeros(len(available), dtype=drawn.mean.dtype, device=drawn.mean.device)
     prior = torch.zeros_like(between)
     normal = Gaussian(torch.zeros_like(drawn.mean), torch.zeros_like(drawn.mean))
+    if present is None:
+        for subset in subsets:
+            q = product(parts, subset.expand(len(available), -1))
+            between = between + divergence(drawn, q)
+            prior = prior + divergence(q, normal)
+        return between / (len(subsets) - 1), prior / len(subsets)
+    count = torch.zeros(len(available), dtype=torch.long, device=available.device)
     for subset in subsets:
-        q = product(parts, subset.expand(len(available), -1))
-        between = between + divergence(drawn, q)
-        prior = prior + divergence(q, normal)
-    return between / (len(subsets) - 1), prior / len(subsets)
+        possible = ~(subset & ~present).any(1)
+        q = product(parts, subset & present)  # what is not there reaches no gradient, not even times 0
+        between = between + torch.where(possible, divergence(drawn, q), 0.0)
+        prior = prior + torch.where(possible, divergence(q, normal), 0.0)
+        count = count + possible
+    return between / (count - 1).clamp(min=1), prior / count

@@ -55,7 +55,8 @@ class UHVED(HeteroModal):
     def forward(self, batch: Batch, epoch: int) -> Terms:
         """Cross-entropy and Dice, the divergences, and the error of the images; see `Method.forward`.
 
-        One draw of the latents is read by all five decoders; images are compared whether available or not.
+        One draw of the latents is read by all five decoders; images are compared whether available or not, if
+        the case has them.
         """
         latents = self.encode(batch.images)
         generators = batch.generators("latents")
@@ -65,8 +66,10 @@ class UHVED(HeteroModal):
         return {
             MAIN: objective.terms(self.decoder(drawn), batch.labels)
             | {
-                "latent/divergence": options.divergence_weight * divergence(latents, batch.available),
-                "image/mse": options.reconstruction_weight * squared_error(images, batch.images),
+                "latent/divergence": options.divergence_weight
+                * divergence(latents, batch.available, batch.present),
+                "image/mse": options.reconstruction_weight
+                * squared_error(images, batch.images, batch.present),
             }
         }
 
@@ -77,14 +80,18 @@ def draw(latent: Gaussian, generators: Sequence[torch.Generator]) -> Tensor:
     return latent.mean + (latent.logvar / 2).exp() * noise.to(latent.mean)
 
 
-def divergence(latents: Latents, available: Tensor) -> Tensor:
+def divergence(latents: Latents, available: Tensor, present: Tensor | None = None) -> Tensor:
     """Between the subsets' products and from the prior (`gaussians.disagreement`); mean over the levels."""
     masks = torch.tensor([subset_mask(subset) for subset in SUBSETS], device=available.device)
-    divergences = [sum(gaussians.disagreement(level, available, masks)) for level in latents]
+    divergences = [sum(gaussians.disagreement(level, available, masks, present)) for level in latents]
     return torch.stack([torch.as_tensor(value) for value in divergences]).mean()
 
 
-def squared_error(images: Tensor, target: Tensor) -> Tensor:
-    """Mean over batch, voxels and all four modalities."""
+def squared_error(images: Tensor, target: Tensor, present: Tensor | None = None) -> Tensor:
+    """Mean over batch, voxels and all four modalities, or of those that `present`, bool [B, 4], names."""
     images, target = full_precision(images, target)
-    return (images - target).square().mean()
+    squares = (images - target).square()
+    if present is None:
+        return squares.mean()
+    by_modality = torch.where(present, squares.mean((2, 3, 4)), 0.0)
+    return (by_modality.sum(1) / present.sum(1)).mean()

@@ -57,6 +57,11 @@ class Options(NetworkOptions):
         "a draw that leaves nothing is drawn again. None: uniform over the 15 subsets, as RFNet",
     )
 
+    def needs_whole_cases(self) -> str | None:
+        if self.drop_rates is None or min(self.drop_rates) > 0:
+            return None
+        return "method.options.drop_rates with a 0 leaves a modality in every subset; give all four a rate"
+
 
 def model() -> type[Method]:
     """The network's class; imports torch."""

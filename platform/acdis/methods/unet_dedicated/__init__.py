@@ -39,6 +39,9 @@ class Options(NetworkOptions):
         "row of a spec trains each in a cell of its own, `train` all of them side by side in one",
     )
 
+    def needs_whole_cases(self) -> str | None:
+        return "each of its networks is trained on every case with a subset of its own"
+
     def parts(self) -> dict[str, dict[str, Any]]:
         return {} if self.subset else {name: {"subset": name} for name in NAMES}
 

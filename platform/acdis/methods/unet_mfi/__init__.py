@@ -49,6 +49,9 @@ class Options(MethodOptions):
         "those that are missing with the features of an image of zeros",
     )
 
+    def needs_whole_cases(self) -> str | None:
+        return None
+
     def crop_rule(self) -> tuple[int, int]:
         return 8, 8  # three halvings
 
