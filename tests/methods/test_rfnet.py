@@ -313,7 +313,7 @@ def test_gradients_agree_with_finite_differences(group, parts):
 
 @torch.no_grad()
 def test_the_map_of_a_modality_that_a_case_lacks_counts_nothing():
-    """The first case has no T1ce, the second no T2, neither has FLAIR: what is left is judged case by case."""
+    """The first case has no T1ce, the second no T2, neither FLAIR: what is left is judged case by case."""
     method, present = build().double(), ((0, 0, 1, 1), (0, 1, 1, 0))
     batch = make_batch(((0, 0, 1, 0), (0, 1, 1, 0)), torch.float64)
     batch = replace(batch, present=torch.tensor(present) > 0)
