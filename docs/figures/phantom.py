@@ -14,12 +14,13 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 
 from acdis.data import cases, phantom
+from acdis.report import palette
 from acdis.vocabulary import MODALITIES
 
 SEED, INDEX = 0, 4  # the case shown
 SHOWN = "BraTS2021_00006"
 PARTS = {"normal": 0, "oedema": 2, "core": 1, "ET": 3}
-COLOURS = ListedColormap([(0, 0, 0, 0), "#3b6fd4", "#3fae49", "#f2c230"])
+COLOURS = ListedColormap([(0, 0, 0, 0), *palette.LABELS.values()])
 
 Medians = dict[str, dict[str, float]]
 

@@ -326,7 +326,7 @@ def report(
         str | None, typer.Option("--against", help="row that the verdicts of --layout subsets are against")
     ] = None,
     standalone: Annotated[
-        bool, typer.Option("--standalone", help="with --layout subsets: LaTeX that compiles by itself")
+        bool, typer.Option("--standalone", help="LaTeX that compiles by itself; without it tables to \\input")
     ] = False,
     cases: Annotated[
         bool, typer.Option("--cases", help="with --format csv: the scores of every case, row, seed, subset")
@@ -447,11 +447,29 @@ def report_figures(
     out: Annotated[
         Path | None, typer.Option(help="folder to write to, instead of the cells' folders and MLflow runs")
     ] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="png, pdf or svg, or several: png,pdf; else png")
+    ] = None,
+    dpi: Annotated[int, typer.Option(min=20, max=1200, help="dots per inch")] = 110,
+    index: Annotated[
+        int | None, typer.Option("--slice", min=0, help="axial slice of the file; else that with most tumour")
+    ] = None,
+    subsets: Annotated[
+        str | None, typer.Option("--subset", help="rows of Figure 5, such as FLAIR,FLAIR_T2; else five")
+    ] = None,
+    titles: Annotated[
+        bool, typer.Option("--title/--no-title", help="with or without the title above each figure")
+    ] = True,
 ) -> None:
-    """Figures 1, 5, 6 and 7 of the paper for trained cells: windows, segmentations, ACD, synthesis."""
+    """Figures 1, 5, 6 and 7 of the paper for trained cells: windows, segmentations, ACD, synthesis.
+
+    The caption of each stands in a .txt file beside it, not in the picture.
+    """
+    from acdis.verbs.figures import FiguresRequest
     from acdis.verbs.figures import figures as verb
 
-    _run(verb, runs, case, out)
+    chosen = names(formats, "--format"), dpi, index, names(subsets, "--subset"), titles
+    _run(verb, FiguresRequest(runs, case, out, *chosen))
 
 
 @data_app.command("check", epilog=examples("data check"))

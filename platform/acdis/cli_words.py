@@ -49,15 +49,17 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     "reproduce": ("reproduce", "reproduce --experiment experiments/brats2020.yaml data.root=/data/BraTS2020"),
     "report": (
         "report ablations/table3.yaml",
-        "report ablations/table3.yaml --layout subsets --out table3.tex",
+        "report ablations/table3.yaml --out table3.tex",
+        "report ablations/table3.yaml --layout subsets --out subsets.tex --standalone",
         "report ablations/table2.yaml ablations/table3.yaml --bundle tables.zip",
         "report tables.zip --format csv",
         "report tables.zip --checklist claim --out claim.md",
-        "report figures acdis-0d1a7 --out figures",
+        "report figures acdis-0d1a7 --format pdf --no-title --out figures",
     ),
     "report figures": (
         "report figures acdis-0d1a7",
-        "report figures acdis-0d1a7 rfnet-51c2e --case Phantom_00007 --out figures",
+        "report figures acdis-0d1a7 rfnet-51c2e --case Phantom_00007 --slice 80 --subset FLAIR,FLAIR_T1ce",
+        "report figures acdis-0d1a7 --format pdf --dpi 300 --no-title --out figures",
     ),
     "search": ("search ablations/search.yaml", "search ablations/search.yaml training.epochs=8"),
     "dashboard": (

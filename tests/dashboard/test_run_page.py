@@ -147,6 +147,22 @@ def drawn(own_lab: Any) -> Any:
     return own_lab
 
 
+def test_a_picture_has_its_caption(drawn: Any) -> None:
+    folder = drawn.cell("fast", 0).folder
+    (folder / "figures" / "figure5-case0.txt").write_text("Figure 5: <b>one</b>\n\nHow to read it.\n")
+    (folder.parent.parent / "secret.txt").write_text("secret words")
+    os.symlink(folder.parent.parent / "secret.txt", folder / "curves.txt")
+    page = drawn.client().get("/acdis/run", params={"cell": drawn.cell("fast", 0).name}).text
+    told = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.S)
+    assert [one for one in told if "note" in one] == [
+        'figures/figure5-case0.png<span class="note">Figure 5: &lt;b&gt;one&lt;/b&gt;  How to read it.</span>'
+    ]
+    assert "secret words" not in page
+    (folder / "figures" / "figure5-case0.txt").write_text("x" * 20_000)
+    page = drawn.client().get("/acdis/run", params={"cell": drawn.cell("fast", 0).name}).text
+    assert '<span class="note">' not in "".join(re.findall(r"<figcaption>(.*?)</figcaption>", page, re.S))
+
+
 def test_pictures_are_shown(drawn: Any) -> None:
     name = drawn.cell("fast", 0).name
     client = drawn.client()

@@ -20,7 +20,7 @@ from acdis.evaluation.records import read_parquet, summarise, write_parquet
 from acdis.evaluation.scores import Scores, from_records, read_file
 from acdis.evaluation.scoring import score
 from acdis.methods.base import Method
-from acdis.report import calibration, figures
+from acdis.report import calibration, figures, palette
 from acdis.report.facts import RowScores
 from acdis.vocabulary import REGION_LABELS, REGIONS, SUBSETS, subset_name
 
@@ -226,7 +226,7 @@ def test_the_curve_as_a_picture(tmp_path: Path) -> None:
     )
     figures.reliability(tmp_path / "curve.png", of_bins, "a cell")
     picture = matplotlib.image.imread(tmp_path / "curve.png")[..., :3]
-    wanted = [int(figures.PALETTE[1][at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    wanted = palette.rgb(palette.REGIONS["TC"])
     left = picture[:, 100:275]  # the legend is at the right
     rows = np.flatnonzero((np.abs(left - wanted).max(axis=2) < 0.02).any(axis=1))
     assert len(rows)

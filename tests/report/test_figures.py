@@ -9,12 +9,13 @@ import matplotlib.image as mpimg
 import numpy as np
 import pytest
 
-from acdis.report import figures
+from acdis.report import figures, palette
 from acdis.workflow import publish
 
 
 def _entry(epoch: int, validated: bool = False, **terms: float) -> dict[str, Any]:
-    scores = {f"dice/{region}/mean": 0.1 * epoch for region in ("WT", "TC", "ET")}
+    shares = {"WT": 0.14, "TC": 0.12, "ET": 0.1}
+    scores = {f"dice/{region}/mean": share * epoch for region, share in shares.items()}
     return {"epoch": epoch, "terms": terms, "validation": scores if validated else {}}
 
 
@@ -40,8 +41,9 @@ def test_curves_show_terms_and_validation(tmp_path: Path) -> None:
     figures.learning_curves(file, history, "a cell")
     picture = _picture(file)
     half = picture.shape[1] // 2
-    assert _near(picture[:, :half], figures.PALETTE[0]) > 50
-    assert _near(picture[:, half:], figures.PALETTE[2]) > 50
+    assert _near(picture[:, :half], palette.SERIES[0]) > 50
+    for colour in palette.REGIONS.values():
+        assert _near(picture[:, half:], colour) > 50
     assert [each.name for each in file.parent.iterdir()] == ["curves.png"]
 
 
@@ -58,7 +60,9 @@ def test_curves_without_validation(tmp_path: Path, history: list[dict[str, Any]]
     figures.learning_curves(tmp_path / "curves.png", history, "a cell")
     picture = _picture(tmp_path / "curves.png")
     half = picture.shape[1] // 2
-    assert not any(_near(picture[60:-60, half + 60 : -20], colour) > 30 for colour in figures.PALETTE[:3])
+    assert not any(
+        _near(picture[60:-60, half + 60 : -20], colour) > 30 for colour in palette.REGIONS.values()
+    )
 
 
 def _example(path: Path, labels: tuple[int, ...]) -> None:
@@ -86,8 +90,10 @@ def test_the_qualitative_figure_shows_each_class_that_is_there(
     _example(example, labels)
     figures.qualitative(tmp_path / "qualitative.png", example)
     picture = _picture(tmp_path / "qualitative.png")
-    for label, colour in figures.LABEL_COLOURS.items():
-        assert (_near(picture, colour) > 500) == (label in labels)
+    for label, colour in palette.LABELS.items():
+        legend = _near(picture[: len(picture) // 10], colour)
+        assert legend > 50
+        assert (_near(picture, colour) - legend > 500) == (label in labels)
 
 
 def test_every_slice_that_an_evaluation_left_is_drawn(tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ def held(scores: Any, **more: Any) -> Any:
 def report(made: SimpleNamespace) -> Any:
     """`report(form, low, high)`: two rows of one seed at these Dice."""
 
-    def build(form: str, low: float, high: float, phantoms: bool = False, **more: Any) -> str:
+    def build(
+        form: str, low: float, high: float, phantoms: bool = False, standalone: bool = False, **more: Any
+    ) -> str:
         spec = made.spec({"low": {"label": "low row"}, "high": {"label": "high row"}}, [0], phantoms=phantoms)
         reader = made.reader(
             {
@@ -48,7 +50,7 @@ def report(made: SimpleNamespace) -> Any:
                 "high-0": held(made.scores([high] * CASES), **more),
             }
         )
-        return render([spec], reader, form)
+        return render([spec], reader, form, standalone=standalone)
 
     return build
 
@@ -156,7 +158,13 @@ def test_below_the_brain_is_the_first_thing_said(report: Any, form: str) -> None
         assert body.startswith(f'<p class="warning">{due}</p>')
         assert body.index(due) < body.index("<h1>")
     elif form == "latex":
-        body = text.partition("\\begin{document}")[2].strip()
+        needs, first, *_ = text.splitlines()
+        assert needs.startswith("% needs ")
+        assert first.startswith("% BELOW THE WHOLE BRAIN")  # and at the head of every caption of our figures
+        captions = [line for line in text.splitlines() if line.startswith("\\caption")]
+        assert captions
+        assert all(line.startswith("\\caption{\\textbf{BELOW THE WHOLE BRAIN") for line in captions)
+        body = report("latex", 0.165, 0.95, standalone=True).partition("\\begin{document}")[2].strip()
         assert body.startswith("\\textbf{BELOW THE WHOLE BRAIN")
     else:
         first, *others = csv.DictReader(io.StringIO(text))

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from acdis.ablation.spec import Question
+from acdis.evaluation.floor_files import Floors
 from acdis.evaluation.records import write_parquet
 from acdis.evaluation.sample_size import Needed
 from acdis.report import per_case, phrases
@@ -36,7 +37,12 @@ PAPER = {"conv": 83.34, "mse": 84.85, "kl": 74.35}
 
 
 def _report(
-    made: SimpleNamespace, form: str, seeds: int = 3, rows: dict[str, Any] | None = None, **more: Any
+    made: SimpleNamespace,
+    form: str,
+    seeds: int = 3,
+    rows: dict[str, Any] | None = None,
+    standalone: bool = False,
+    **more: Any,
 ) -> str:
     scores = {
         f"{name}-{seed}": made.scores(level + 0.03 * np.arange(5), 0.02, seed=number * 10 + seed, hd95=True)
@@ -49,7 +55,7 @@ def _report(
         for name in LEVELS
     }
     spec = made.spec(given, range(seeds), **more)
-    return render([spec], made.reader(scores), form)
+    return render([spec], made.reader(scores), form, standalone=standalone)
 
 
 def _cells(text: str, heading: str) -> list[list[str]]:
@@ -219,7 +225,8 @@ def _with_penalties(made: SimpleNamespace, form: str, **more: Any) -> str:
         for seed in (0, 1)
     }
     scores["a-0"].hd95[:2, 0, 2] = 373.13
-    return render([made.spec({"a": {}, "b": {}}, (0, 1), **more)], made.reader(scores), form)
+    spec = made.spec({"a": {}, "b": {}}, (0, 1), **more)
+    return render([spec], made.reader(scores), form, standalone=form == "latex")
 
 
 def test_beside_hd95_stands_what_an_empty_mask_counts_and_how_often(made: SimpleNamespace) -> None:
@@ -416,24 +423,133 @@ def _check_latex(text: str) -> None:
     assert text.isascii() or all(char.isalpha() for char in text if ord(char) > 127)
     body = text[text.index(r"\begin{document}") :]
     assert len(re.findall(r"(?<!\\)\$", body)) % 2 == 0
-    plain = re.sub(r"(?<!\\)\$[^$]*\$", "", body)
+    plain = re.sub(r"(?<!\\)\$[^$]*\$", "", body).replace("{%\n", "{\n")
     assert not re.search(r"(?<!\\)[_^#%]", plain)
     for columns, table in re.findall(
         r"\\begin\{(?:tabular|longtable)\}\{([lr]+)\}(.*?)\\end\{(?:tabular|longtable)\}", body, re.DOTALL
     ):
-        rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+        rows = [line for line in table.splitlines() if line.endswith(r"\\") and r"\label" not in line]
         assert rows
-        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns)}
+        wide = [sum(int(width) - 1 for width in re.findall(r"multicolumn\{(\d+)\}", row)) for row in rows]
+        places = [len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows]
+        assert {one + more for one, more in zip(places, wide, strict=True)} == {len(columns)}
         assert all(rule in table for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 14])
 def test_latex_is_well_formed(made: SimpleNamespace, seeds: int) -> None:
     rows = {"kl": {"label": NASTY, "note": NASTY}, "mse": {"label": "plain"}}
-    text = _report(made, "latex", seeds=seeds, rows=rows, title=NASTY, phantoms=True)
+    text = _report(made, "latex", seeds, rows, standalone=True, title=NASTY, phantoms=True)
     _check_latex(text)
     assert r"\usepackage{booktabs}" in text
     assert ("longtable}{" in text) == (3 * seeds > LONG)
+    tables = _report(made, "latex", seeds, rows, title=NASTY, phantoms=True)
+    assert r"\documentclass" not in tables
+    assert r"\begin{document}" not in tables
+    _check_latex("\\begin{document}\n" + _without_comments(tables) + "\\end{document}\n")
+
+
+def _without_comments(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("%"))
+
+
+def _floats(text: str) -> dict[str, tuple[str, list[list[str]]]]:
+    """Label: caption and the lines of the table, cells as they are written."""
+    found = {}
+    for body in re.findall(r"\\begin\{table\}.*?\\end\{table\}", _without_comments(text), re.S):
+        (caption,), (label,) = re.findall(r"\\caption\{(.*)\}\n", body), re.findall(r"\\label\{(.*?)\}", body)
+        lines = [line.removesuffix(r"\\") for line in body.splitlines() if line.endswith(r" \\")]
+        found[label] = caption, [[cell.strip() for cell in line.split("&")] for line in lines]
+    return found
+
+
+def test_the_tables_to_put_in_have_caption_label_heads_and_the_best_bold(made: SimpleNamespace) -> None:
+    """Every figure of the table of means is that of the CSV; ranks are found by sorting these."""
+    labels = {"conv": "w/o AFEB", "mse": "AFEB + L_MSE", "kl": "AFEB + L_Var + L_Covar"}
+    rows: dict[str, Any] = {name: {"label": label} for name, label in labels.items()}
+    more = {"rows": rows, "title": "Table 2: AFEB and its loss", "source": "BraTS2020"}
+    tables = _floats(_report(made, "latex", **more))
+    assert list(tables) == ["tab:table2-means", "tab:table2-differences"]
+    caption, (groups, heads, *body) = tables["tab:table2-means"]
+    assert caption.startswith("AFEB and its loss. Dice in per cent, mean over test cases, 15 subsets")
+    assert "``paper'': as printed (BraTS2020)." in caption
+    assert r"$\Delta$: row minus w/o AFEB; $\uparrow$ better, $\downarrow$ worse (level 0.05)." in caption
+    assert groups == ["", *(rf"\multicolumn{{3}}{{c}}{{{region}}}" for region in REGIONS)]
+    assert heads == ["Row", *["Dice", "paper", r"$\Delta$"] * 3]
+    assert [line[0] for line in body] == [
+        "w/o AFEB",
+        r"AFEB + $\mathcal{L}_{MSE}$",
+        r"AFEB + $\mathcal{L}_{Var}$ + $\mathcal{L}_{Covar}$",
+    ]
+    lines = list(csv.DictReader(io.StringIO(_report(made, "csv", **more))))
+    known = {(line["row"], line["region"]): line for line in lines if line["subset"] == "mean"}
+    marks = {"better": r"$^{\uparrow}$", "worse": r"$^{\downarrow}$", "": ""}
+    for place, region in enumerate(REGIONS):
+        order = sorted(labels, key=lambda name: -float(known[name, region]["dice_percent"]))
+        for name, line in zip(labels, body, strict=True):
+            figures = known[name, region]
+            half = (float(figures["dice_high"]) - float(figures["dice_low"])) / 2
+            dice = rf"{float(figures['dice_percent']):.2f} $\pm$ {half:.2f}"
+            due = [rf"\textbf{{{dice}}}", rf"\underline{{{dice}}}", dice][order.index(name)]
+            printed = f"{PAPER[name]:.2f}"
+            due_paper = {"mse": rf"\textbf{{{printed}}}", "conv": rf"\underline{{{printed}}}", "kl": printed}
+            delta = figures["difference"] and f"{float(figures['difference']):+.2f}".replace("-", "$-$")
+            shown = line[1 + 3 * place : 4 + 3 * place]
+            assert shown == [due, due_paper[name], delta + marks[figures["verdict"]]]
+    caption, (_, heads, *body) = tables["tab:table2-differences"]
+    assert "p by Holm over 6 questions" in caption
+    assert heads == ["Row", *[r"$\Delta$", r"95 \% interval", "adjusted p"] * 3]
+    for name, line in zip(("mse", "kl"), body, strict=True):
+        for place, region in enumerate(REGIONS):
+            figures = known[name, region]
+            ends = [
+                f"{float(figures[f'difference_{end}']):+.2f}".replace("-", "$-$") for end in ("low", "high")
+            ]
+            assert line[2 + 3 * place] == " to ".join(ends)
+            assert line[3 + 3 * place] == phrases.p_value(float(figures["p_adjusted"])).replace(
+                "<", r"\textless{}"
+            )
+
+
+def test_one_seed_decides_nothing_in_the_tables_to_put_in(made: SimpleNamespace) -> None:
+    tables = _floats(_report(made, "latex", seeds=1))
+    assert list(tables) == ["tab:table2-means", "tab:table2-two-trainings"]
+    caption, (_, _, *body) = tables["tab:table2-means"]
+    assert "of one seed, which decides nothing about methods" in caption
+    assert "pm" not in caption + str(body)
+    assert "arrow" not in str(body)
+    assert "these two trainings only" in tables["tab:table2-two-trainings"][0]
+
+
+def test_floors_costs_and_sources_are_in_the_tables_to_put_in(made: SimpleNamespace) -> None:
+    floors = Floors(3, None, tuple(f"case{n:03d}" for n in range(2)), np.tile([0.1, 0.2, 0.9], (2, 1)), None)
+    scores = {"a-0": replace(made.scores([0.5, 0.6]), floors=floors)}
+    capacity = {"parameters": 2e6}
+    spec = made.spec({"a": {"label": "L_Var only", "capacity": capacity}}, [0], phantoms=True)
+    (row,) = spec.rows
+    row = replace(row, published={"Somebody": dict(zip(REGIONS, (1.0, 2.0, 3.0), strict=True))})
+    tables = _floats(render([replace(spec, rows=(row,))], made.reader(scores), "latex"))
+    assert list(tables) == ["tab:table2-means", "tab:table2-sources", "tab:table2-cost"]
+    caption, lines = tables["tab:table2-means"]
+    warned = r"\\textbf\{(BELOW THE WHOLE BRAIN .*?ET .*?)\} \\textbf\{(These are phantoms.*?)\} Table 2"
+    assert re.match(warned, caption)
+    assert lines[0] == ["Row", *REGIONS]
+    assert lines[2] == ["whole brain as tumour (floor)", "10.00", "20.00", "90.00"]
+    assert lines[1][1:] == [r"\textbf{55.00}"] * 3
+    caption, lines = tables["tab:table2-sources"]
+    assert "phantoms" not in caption
+    assert lines[1] == [r"$\mathcal{L}_{Var}$ only", "Somebody", "1.00", "2.00", "3.00"]
+    assert "phantoms" in tables["tab:table2-cost"][0]
+
+
+def test_kinds_of_cases_are_in_the_tables_to_put_in(made: SimpleNamespace) -> None:
+    scores = {"a-0": made.scores([0.4, 0.5, 0.6])}
+    sites = {"site": {"case000": "A", "case001": "A", "case002": "B"}}
+    spec = made.spec({"a": {"note": "a note"}}, [0])
+    tables = _floats(render([spec], made.reader(scores), "latex", sites))
+    _, (head, *body) = tables["tab:table2-kinds"]
+    assert head == ["Row", "Cases with", "Cases", *(rf"{region} \%" for region in REGIONS)]
+    assert body == [["a", "site A", "2", *["45.00"] * 3], ["a", "site B", "1", *["60.00"] * 3]]
 
 
 def test_the_check_of_latex_would_notice() -> None:
@@ -453,7 +569,8 @@ def test_what_a_row_is_called_is_no_template(made: SimpleNamespace, form: str, b
 
 
 def test_tex_prints_what_was_written() -> None:
-    assert escape("50 % & L_Var") == r"50 \% \& L\_Var"
+    assert escape("50 % & L_Var") == r"50 \% \& $\mathcal{L}_{Var}$"
+    assert escape("(L_Syn), XL_a L_a_b L_2") == r"($\mathcal{L}_{Syn}$), XL\_a L\_a\_b L\_2"
     assert escape("--") == "-{}-"
     assert escape("脑Łé") == "(U+8111)Łé"
     assert escape("e\u0301") == "é"
@@ -461,17 +578,48 @@ def test_tex_prints_what_was_written() -> None:
     assert escape("[a]*") == "{[}a{]}{*}"
 
 
-@pytest.mark.skipif(not (shutil.which("pdflatex") or shutil.which("tectonic")), reason="no TeX here")
-@pytest.mark.parametrize("seeds", [3, 14])
-def test_latex_compiles(made: SimpleNamespace, tmp_path: Path, seeds: int) -> None:
-    rows = {"kl": {"label": NASTY, "note": NASTY}}
-    text = _report(made, "latex", seeds=seeds, rows=rows, title=NASTY, phantoms=True)
+#: What the head of a file to put in says that it needs.
+ARTICLE = r"""\documentclass{article}
+%s
+\begin{document}
+See Tables~\ref{tab:table2-means} and \ref{tab:table2-differences}.
+\input{tables}
+\end{document}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
+@pytest.mark.parametrize("standalone", [True, False])
+def test_latex_compiles(made: SimpleNamespace, tmp_path: Path, standalone: bool) -> None:
+    """By itself, and put into an article: twice, so that it refers to the tables by their numbers."""
+    rows: dict[str, Any] = {"kl": {"label": NASTY, "note": NASTY}, "mse": {"label": "AFEB + L_Var"}}
+    seeds = 14 if standalone else 3  # cells in a table of several pages
+    text = _report(made, "latex", seeds, rows, standalone, title=NASTY, phantoms=True)
+    if not standalone:
+        (tmp_path / "tables.tex").write_text(text, encoding="utf-8")
+        needs = text.splitlines()[0].removeprefix("% needs ")
+        text = ARTICLE % needs
     (tmp_path / "report.tex").write_text(text, encoding="utf-8")
-    tex = shutil.which("pdflatex")
-    line = [tex, "-interaction=nonstopmode", "-halt-on-error"] if tex else [shutil.which("tectonic") or ""]
-    done = subprocess.run([*line, "report.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    for _ in range(1 if standalone else 2):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "report.pdf").stat().st_size > 5000
+    assert "undefined" not in done.stdout
+    assert "Overfull \\hbox" not in done.stdout or standalone
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
+def test_a_table_of_many_rows_to_put_in_may_break(made: SimpleNamespace, tmp_path: Path) -> None:
+    rows = {f"row{number}": {} for number in range(LONG + 1)}
+    scores = {f"{name}-0": made.scores([0.4, 0.5], 0.1, seed=place) for place, name in enumerate(rows)}
+    text = render([made.spec(rows, [0])], made.reader(scores), "latex")
+    assert text.count(r"\begin{longtable}") == 1  # of means; differences are one line less
+    (tmp_path / "tables.tex").write_text(text, encoding="utf-8")
+    (tmp_path / "report.tex").write_text(ARTICLE % text.splitlines()[0].removeprefix("% needs "))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_specs_side_by_side(made: SimpleNamespace) -> None:

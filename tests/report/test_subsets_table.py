@@ -21,9 +21,10 @@ from acdis.ablation import spec
 from acdis.errors import UserError
 from acdis.evaluation.scores import Scores
 from acdis.report import subsets_table
+from acdis.report.document import BEST, SECOND
 from acdis.report.facts import AbsentFacts, SpecFacts, with_scores
 from acdis.report.subsets_forms import FORMS
-from acdis.report.subsets_table import BEST, SECOND, SubsetsTable, ranks
+from acdis.report.subsets_table import SubsetsTable, ranks
 from acdis.vocabulary import REGIONS, SUBSETS
 
 NASTY = r'a & b | 50 % $x_1$ <b> \input{x} "q" * 脑'
@@ -238,11 +239,29 @@ def test_latex_can_be_put_in(made: SimpleNamespace) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
-def test_latex_compiles(made: SimpleNamespace, tmp_path: Path) -> None:
-    (tmp_path / "t.tex").write_text(FORMS["latex"]([table_of(spec_of(made))], True))
+@pytest.mark.parametrize("standalone", [True, False])
+def test_latex_compiles(made: SimpleNamespace, tmp_path: Path, standalone: bool) -> None:
+    """By itself, and put into an article."""
+    text = FORMS["latex"]([table_of(spec_of(made))], standalone)
+    if not standalone:
+        (tmp_path / "tables.tex").write_text(text)
+        needs = text.splitlines()[0].removeprefix("% needs ")
+        lines = (r"\documentclass{article}", needs, r"\begin{document}", r"\input{tables}", r"\end{document}")
+        text = "\n".join(lines)
+    (tmp_path / "t.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_latex_names_losses_as_the_paper_does(made: SimpleNamespace) -> None:
+    """LaTeX numbers tables itself, so that a title's own number is left out."""
+    spec = spec_of(made, title="Table 7: what L_Var does")
+    named = replace(spec, rows=(replace(spec.rows[0], label="AFEB + L_Covar"), *spec.rows[1:]))
+    text = _without_comments(FORMS["latex"]([table_of(named)], False))
+    assert r"\caption{what $\mathcal{L}_{Var}$ does: Dice in per cent" in text
+    assert r"AFEB + $\mathcal{L}_{Covar}$ & 50.06 &" in text
+    assert "AFEB + L_Covar |" in FORMS["md"]([table_of(named)], False)
 
 
 def test_one_subset_more_would_show(made: SimpleNamespace) -> None:

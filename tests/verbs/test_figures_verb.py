@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,11 +17,11 @@ from acdis import cells, cli, config, methods
 from acdis.cells import Cell
 from acdis.data.inputs import open_inputs
 from acdis.errors import UserError
-from acdis.report.figures import LABEL_COLOURS
+from acdis.report import palette
 from acdis.tracking import default_uri, open_store
 from acdis.training import checkpoint, loop
 from acdis.training.group import Group
-from acdis.verbs.figures import figures
+from acdis.verbs.figures import FiguresRequest, figures
 from acdis.workflow.jobs import split_names
 
 TREE: dict[str, Any] = {
@@ -86,17 +87,17 @@ def test_all_figures_of_two_cells(
     cell: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full, other = cell("full"), cell("stand-ins")
-    figures([full, other], None, tmp_path)
+    figures(FiguresRequest([full, other], out=tmp_path))
     said = capsys.readouterr().out
     (name,) = {file.stem.split("-", 1)[1] for file in (tmp_path / full).iterdir()}
-    due = [f"{full}/figure{number}-{name}.png" for number in (1, 5, 6, 7)]
-    assert _written(tmp_path) == sorted([*due, f"{other}/figure1-{name}.png"])
+    due = [f"{full}/figure{number}-{name}" for number in (1, 5, 6, 7)] + [f"{other}/figure1-{name}"]
+    assert _written(tmp_path) == sorted(f"{each}.{ending}" for each in due for ending in ("png", "txt"))
     assert f"{other}: Figure 7 is left out: convolutions stand in for its MFSB" in said
     assert "NOTHING about patients" in said
     for file in tmp_path.rglob("*.png"):
         _picture(file)
     segmentations = _picture(tmp_path / full / f"figure5-{name}.png")
-    wanted = np.array([int(LABEL_COLOURS[2][at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    wanted = np.array(palette.rgb(palette.LABELS[2]))
     assert (np.abs(segmentations - wanted).max(-1) < 0.02).sum() > 100  # the legend at least
 
 
@@ -104,9 +105,11 @@ def test_what_one_cell_cannot_show_is_said(
     cell: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rfnet = cell("rfnet")
-    figures([rfnet], "Phantom_00001", tmp_path)
+    figures(FiguresRequest([rfnet], "Phantom_00001", tmp_path))
     said = capsys.readouterr().out
-    assert _written(tmp_path) == [f"{rfnet}/figure{number}-Phantom_00001.png" for number in (1, 5)]
+    assert _written(tmp_path) == [
+        f"{rfnet}/figure{number}-Phantom_00001.{ending}" for number in (1, 5) for ending in ("png", "txt")
+    ]
     assert f"{rfnet}: Figure 7 is left out: the method rfnet synthesises no features" in said
     assert f"{rfnet}: Figure 6 is left out: it compares a cell with ACD" in said
 
@@ -116,10 +119,10 @@ def test_into_the_cells_folder_and_its_run(
 ) -> None:
     base, found = trained
     for _ in range(2):  # drawing again replaces
-        figures([cell("rfnet")], None, None)
+        figures(FiguresRequest([cell("rfnet")]))
     folder = found["rfnet"].folder
     files = [f"figures/{file}" for file in _written(folder / "figures")]
-    assert len(files) == 2
+    assert len(files) == 4  # two figures with their captions
     store = open_store(default_uri(base))
     (experiment,) = store.search_experiments(filter_string="name = 'acdis'")
     (run,) = store.search_runs([experiment.experiment_id])
@@ -132,12 +135,12 @@ def test_a_damaged_or_unlike_cell_is_one_clear_line(
     damaged = Path(shutil.copytree(trained[1]["full"].folder, tmp_path / "copy"))
     (damaged / "weights.pt").write_bytes(b"no weights")
     with pytest.raises(UserError, match="not a readable checkpoint"):
-        figures([str(damaged)], None, tmp_path)
+        figures(FiguresRequest([str(damaged)], out=tmp_path))
     with pytest.raises(UserError, match="was prepared differently"):
-        figures([cell("full"), cell("other data")], None, tmp_path)
+        figures(FiguresRequest([cell("full"), cell("other data")], out=tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        figures([cell("full")], None, tmp_path / "file")
+        figures(FiguresRequest([cell("full")], out=tmp_path / "file"))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,38 @@ def test_wrong_words_are_refused(
     cell: Callable[[str], str], tmp_path: Path, runs: list[str], case: str | None, words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        figures([cell(run) if run == "full" else run for run in runs], case, tmp_path)
+        figures(FiguresRequest([cell(run) if run == "full" else run for run in runs], case, tmp_path))
+
+
+def test_formats_slice_and_subsets_as_asked(cell: Callable[[str], str], tmp_path: Path) -> None:
+    """Figure 5 has a row for each subset; the slice stands in the files' names."""
+    rfnet = cell("rfnet")
+    asked = FiguresRequest(
+        [rfnet], "Phantom_00001", tmp_path, ["svg", "pdf"], index=12, subsets=["T2", "T1_T2"], titles=False
+    )
+    figures(asked)
+    due = [f"{rfnet}/figure{number}-Phantom_00001-slice12" for number in (1, 5)]
+    assert _written(tmp_path) == sorted(f"{each}.{form}" for each in due for form in ("svg", "pdf", "txt"))
+    words = re.findall(r"<!-- (.*?) -->", (tmp_path / f"{due[1]}.svg").read_text(), re.S)
+    assert [word for word in words if word in ("FLAIR", "T1ce", "T1", "T2", "+ T2", "T1\n+ T2")]
+    assert not any("FLAIR" in word or "T1ce" in word or "Figure" in word for word in words)
+    assert "axial slice 12 of its file" in " ".join((tmp_path / f"{due[1]}.txt").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"formats": ["png", "jpg"]}, "--format: 'jpg' is none of png, pdf, svg"),
+        ({"subsets": ["FLAIR_T3"]}, "--subset 'FLAIR_T3': write its modalities"),
+        ({"index": 24}, r"--slice 24: Phantom_0000\d has brain in the axial slices \d+ to \d+ of its file"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    cell: Callable[[str], str], tmp_path: Path, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        figures(FiguresRequest([cell("rfnet")], out=tmp_path, **more))
+    assert _written(tmp_path) == []
 
 
 def test_a_case_that_a_cell_learned_from_is_refused(
@@ -161,7 +195,7 @@ def test_a_case_that_a_cell_learned_from_is_refused(
 ) -> None:
     (learned,) = cells.read_json(trained[1]["full"].folder / "lineage.json")["splits"]["train"]
     with pytest.raises(UserError, match="is no test case"):
-        figures([cell("full")], learned, None)
+        figures(FiguresRequest([cell("full")], learned))
 
 
 @pytest.mark.parametrize(
@@ -180,14 +214,32 @@ def test_report_without_figures_is_still_the_tables(
     ) in capsys.readouterr().err
 
 
-def test_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("", FiguresRequest(["acdis-1", "acdis-2"])),
+        (
+            "--case c --out o --format png,pdf --dpi 300 --slice 80 --subset FLAIR,FLAIR_T2 --no-title",
+            FiguresRequest(
+                ["acdis-1", "acdis-2"],
+                "c",
+                Path("o"),
+                ["png", "pdf"],
+                300,
+                80,
+                ["FLAIR", "FLAIR_T2"],
+                False,
+            ),
+        ),
+    ],
+)
+def test_the_command_line(monkeypatch: pytest.MonkeyPatch, words: str, wanted: FiguresRequest) -> None:
     import acdis.verbs.figures
 
     asked: list[Any] = []
-    monkeypatch.setattr(acdis.verbs.figures, "figures", lambda *words: asked.append(words))
-    given = ["report", "figures", "acdis-1", "acdis-2", "--case", "c", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["acdis", *given])
+    monkeypatch.setattr(acdis.verbs.figures, "figures", asked.append)
+    monkeypatch.setattr(sys, "argv", ["acdis", "report", "figures", "acdis-1", "acdis-2", *words.split()])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
-    assert asked == [(["acdis-1", "acdis-2"], "c", tmp_path)]
+    assert asked == [wanted]

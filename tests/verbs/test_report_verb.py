@@ -149,6 +149,10 @@ def test_nothing_but_the_report_goes_to_standard_output(
     assert "preparing" in said.err
     report(ReportRequest([ablation[0]], out=tmp_path / "new" / "table.tex"))
     assert capsys.readouterr().out == ""
+    text = (tmp_path / "new" / "table.tex").read_text()
+    assert r"\label{tab:small-means}" in text
+    assert r"\documentclass" not in text
+    report(ReportRequest([ablation[0]], out=tmp_path / "new" / "table.tex", standalone=True))
     assert (tmp_path / "new" / "table.tex").read_text().startswith(r"\documentclass")
 
 
@@ -180,7 +184,9 @@ def bundled(ablation: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.Mon
     [
         ({"layout": "subset"}, "--layout: 'subset' is none of rows, subsets"),
         ({"layout": "subsets", "form": "challenger"}, "--format challenger: not with --layout subsets"),
-        ({"standalone": True}, "--against and --standalone have an effect with --layout subsets alone"),
+        ({"standalone": True}, "--standalone: is LaTeX; give --format latex or an --out that ends in .tex"),
+        ({"standalone": True, "layout": "subsets"}, "--standalone: is LaTeX"),
+        ({"against": "fast"}, "--against: has an effect with --layout subsets alone"),
         ({"layout": "subsets", "against": "nobody"}, "--against: .* has no row 'nobody'"),
     ],
 )
@@ -214,7 +220,7 @@ def test_endings_that_say_no_format(
     ("name", "form", "start"),
     [
         ("a.md", None, "# A small ablation"),
-        ("a.TEX", None, r"\documentclass"),
+        ("a.TEX", None, "% needs "),
         ("a.csv", None, "warning,"),
         ("a.htm", None, "<!doctype html>"),
         ("a.txt", "md", "# A small ablation"),

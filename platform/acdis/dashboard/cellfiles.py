@@ -14,6 +14,8 @@ from acdis.errors import UserError
 
 #: Files that are listed at most, folders that are looked into, and bytes of a picture or a configuration.
 MOST, DEPTH, LARGEST, LONGEST = 300, 4, 32 * 2**20, 2**20
+#: Bytes of a caption.
+LONGEST_CAPTION = 10_000
 PNG = b"\x89PNG\r\n\x1a\n"
 #: In a cell's folder: what `report figures` draws; in an evaluation's: pictures of its worst cases.
 FIGURES, FIGURE5, QUALITATIVE = "figures", "figure5-", "qualitative"
@@ -69,18 +71,31 @@ def picture(cell: Cell, path: str) -> bytes:
     Raises:
         NotThereError: there is none of this name in that folder.
     """
+    content = _content(cell, path, ".png", LARGEST)
+    if content is None or not content.startswith(PNG):
+        raise NotThereError("There is no such picture in the folder of this cell.")
+    return content
+
+
+def caption(cell: Cell, path: str) -> str:
+    """What stands beside a picture as `.txt`, as `report figures` writes it; empty where nothing does."""
+    content = _content(cell, f"{path.removesuffix('.png')}.txt", ".txt", LONGEST_CAPTION)
+    return (content or b"").decode(errors="replace").strip()
+
+
+def _content(cell: Cell, path: str, ending: str, most: int) -> bytes | None:
+    """A file of the cell's folder; none where there is none there of this name, or it is too large."""
     try:
         root = cell.folder.resolve(strict=True)
         file = (root / path).resolve(strict=True)
         hidden = any(part.startswith(".") for part in file.parts[len(root.parts) :])
-        if not hidden and file.is_relative_to(root) and file.suffix == ".png" and file.is_file():
+        if not hidden and file.is_relative_to(root) and file.suffix == ending and file.is_file():
             with file.open("rb") as stream:
-                content = stream.read(LARGEST + 1)
-            if content.startswith(PNG) and len(content) <= LARGEST:
-                return content
+                content = stream.read(most + 1)
+            return content if len(content) <= most else None
     except (OSError, ValueError, RuntimeError):  # gone; a NUL in the name; links in a circle
         pass
-    raise NotThereError("There is no such picture in the folder of this cell.")
+    return None
 
 
 def pictures_of(cell: Cell, evaluation: str) -> dict[str, str]:

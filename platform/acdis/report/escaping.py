@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 _MARKDOWN = str.maketrans({"|": "\\|", "`": "\\`", "*": "\\*", "\n": " ", "\r": " "})
+#: A loss as the paper names it.
+_LOSS = re.compile(r"(?<!\w)L_([A-Za-z]+)(?!\w)")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")  # `<0.001` is no tag, and reads better as it is
 
 #: Stands between hyphens: two in a row would become a dash.
@@ -34,6 +37,9 @@ _LATEX = {
     "–": "--",
     "—": "---",
     "Δ": r"$\Delta$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "†": r"$\dagger$",
     "●": r"$\bullet$",
     "○": r"$\circ$",
     "≤": r"$\leq$",
@@ -64,11 +70,31 @@ def markdown(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    """Text for TeX. Letters without a glyph become their code points: a label in Chinese must compile."""
+    """Text for TeX, with `L_Var` as the paper prints it: `$\\mathcal{L}_{Var}$`.
+
+    Letters without a glyph become their code points: a label in Chinese must compile.
+    """
     plain = unicodedata.normalize("NFC", text)
     while "--" in plain:
         plain = plain.replace("--", f"-{_APART}-")
-    return "".join(map(_character, plain))
+    return _mathematical(plain, lambda words: "".join(map(_character, words)))
+
+
+def tex_label(name: str) -> str:
+    """What TeX takes in a label, whatever the name is."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
+
+
+def mathtext(text: str) -> str:
+    """Text for matplotlib, with `L_Var` as in `latex`; a dollar is a dollar."""
+    return _mathematical(text, lambda words: words.replace("$", r"\$"))
+
+
+def _mathematical(text: str, escape: Callable[[str], str]) -> str:
+    """The names of losses as mathematics, everything else escaped."""
+    words, *further = _LOSS.split(text)  # name and words take turns
+    losses = zip(further[::2], further[1::2], strict=True)
+    return escape(words) + "".join(f"$\\mathcal{{L}}_{{{name}}}${escape(more)}" for name, more in losses)
 
 
 def _character(character: str) -> str:

@@ -1,4 +1,4 @@
-"""Figures as PNG: learning curves, and one slice with truth and predictions."""
+"""Learning curves, one slice with truth and predictions, and how every figure becomes a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from acdis import files
 from acdis.evaluation.calibration import curve, error
 from acdis.evaluation.examples import read_example
-from acdis.vocabulary import CLASSES, MODALITIES, REGIONS
+from acdis.report import palette
+from acdis.vocabulary import CLASSES, MODALITIES
 
-#: Okabe and Ito's palette: told apart by colour-blind readers too.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-LABEL_COLOURS = {1: "#56B4E9", 2: "#F0E442", 3: "#D55E00"}
+#: What a figure can be written as, by the ending of its file; dots per inch where nobody asks for others.
+FORMATS, DPI = ("png", "pdf", "svg"), 110
 
 
 def learning_curves(path: Path, history: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -26,8 +26,10 @@ def learning_curves(path: Path, history: Sequence[Mapping[str, Any]], title: str
     names = sorted({name for entry in history for name in entry["terms"]})
     for number, name in enumerate(names):
         values = [entry["terms"].get(name, np.nan) for entry in history]
-        style = ("-", "--", ":")[number // len(PALETTE) % 3]
-        left.plot(epochs, values, style, label=name, color=PALETTE[number % len(PALETTE)], lw=1.2)
+        style = ("-", "--", ":")[number // len(palette.SERIES) % 3]
+        left.plot(
+            epochs, values, style, label=name, color=palette.SERIES[number % len(palette.SERIES)], lw=1.2
+        )
     left.set(xlabel="epoch", ylabel="mean over the epoch", yscale="symlog", title=f"loss terms: {title}")
     left.legend(fontsize=6, ncols=2)
     _validation_curve(right, history)
@@ -40,7 +42,7 @@ def _validation_curve(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
         axis.set_axis_off()
         axis.set_title("no validation cases")
         return
-    for colour, region in zip(PALETTE, REGIONS, strict=False):
+    for region, colour in palette.REGIONS.items():
         values = [entry["validation"][f"dice/{region}/mean"] for entry in validated]
         axis.plot([entry["epoch"] for entry in validated], values, "o-", ms=3, color=colour, label=region)
     axis.set(xlabel="epoch", ylabel="Dice", ylim=(0, 1), title="validation Dice, mean over 15 subsets")
@@ -52,7 +54,7 @@ def reliability(path: Path, of_bins: np.ndarray, title: str) -> None:
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
     axis.plot((0, 1), (0, 1), ":", color="#666666", lw=1)
-    for colour, region, counts in zip(PALETTE, REGIONS, of_bins, strict=False):
+    for (region, colour), counts in zip(palette.REGIONS.items(), of_bins, strict=True):
         means, shares = curve(counts)
         axis.plot(means, shares, "o-", ms=4, color=colour, label=f"{region}, ECE {100 * error(counts):.2f} %")
     axis.set(xlabel="mean probability", ylabel="share of the region", xlim=(0, 1), ylim=(0, 1))
@@ -72,7 +74,8 @@ def qualitative(path: Path, example: Path) -> None:
     _strip(above, [grey(image) for image in shown.images], MODALITIES, count)
     labels = (shown.truth, *shown.predictions)
     _strip(below, [colours(classes) for classes in labels], ["truth", *shown.subsets], count)
-    figure.suptitle(f"{shown.case}: " + ", ".join(_legend()), fontsize=9)
+    figure.suptitle(shown.case, fontsize=9)
+    legend(figure, "upper right")
     save(figure, path)
 
 
@@ -98,14 +101,17 @@ def _strip(axis: Any, panels: Sequence[np.ndarray], names: Sequence[str], count:
 def colours(labels: np.ndarray) -> np.ndarray:
     """RGB [..., 3] of class labels [...]; the background is black."""
     picture = np.zeros((*labels.shape, 3))
-    for label, colour in LABEL_COLOURS.items():
-        picture[labels == label] = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    for label, colour in palette.LABELS.items():
+        picture[labels == label] = palette.rgb(colour)
     return picture
 
 
-def _legend() -> list[str]:
-    names = {1: "blue", 2: "yellow", 3: "orange"}
-    return [f"{CLASSES[label]} {names[label]}" for label in LABEL_COLOURS]
+def legend(figure: Any, place: str) -> None:
+    """The classes of a segmentation and their colours, at a place that matplotlib names."""
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=colour, label=CLASSES[label]) for label, colour in palette.LABELS.items()]
+    figure.legend(handles=patches, loc=place, ncols=len(patches), fontsize=8, frameon=False)
 
 
 def pyplot() -> Any:
@@ -118,10 +124,26 @@ def pyplot() -> Any:
     return plt
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a PNG and close the figure; a reader sees the old file or the new one."""
+def save(figure: Any, *paths: Path, dpi: int = DPI, title: str = "", text: str = "") -> None:
+    """Write a figure and close it; a reader sees the old file or the new one.
+
+    Equal figures make equal files, and a PDF has its letters as letters (TrueType, which journals ask for).
+
+    Args:
+        paths: files that end as one of `FORMATS`, which is what each is written as.
+        dpi: dots per inch; in a PDF or SVG of what is a picture in it, such as a slice.
+        title, text: what it shows, kept in the files as well, beside the picture.
+    """
+    import matplotlib as mpl
+
     try:
-        with files.replacing(path) as stream:
-            figure.savefig(stream, dpi=110, format="png")
+        for path in paths:
+            form = path.suffix.removeprefix(".")
+            about = {"Title": title, "Subject" if form == "pdf" else "Description": text}
+            told: dict[str, str | None] = {name: words for name, words in about.items() if words}
+            told |= {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form, {})
+            drawn = mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "acdis"})
+            with files.replacing(path) as stream, drawn:
+                figure.savefig(stream, dpi=dpi, format=form, metadata=told)
     finally:
         pyplot().close(figure)

@@ -37,9 +37,22 @@ RENDERERS: dict[str, Renderer] = {
 }
 
 
-def render(specs: Sequence[SpecFacts], read: Reader, form: str, groups: Groups | None = None) -> str:
-    """The report of these specs in one of the `RENDERERS`."""
-    return RENDERERS[form](compared(specs, read), groups)
+def render(
+    specs: Sequence[SpecFacts],
+    read: Reader,
+    form: str,
+    groups: Groups | None = None,
+    standalone: bool = False,
+) -> str:
+    """The report of these specs in one of the `RENDERERS`.
+
+    Args:
+        standalone: of LaTeX: the whole report, which compiles by itself, instead of tables to be `\\input`.
+    """
+    results = compared(specs, read)
+    if standalone:
+        return rendering.latex(document(results, groups), standalone)
+    return RENDERERS[form](results, groups)
 
 
 def beside(specs: Sequence[SpecFacts], read: Reader, form: str) -> list[str]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acdis.report.figures import LABEL_COLOURS, colours, grey, pyplot, save
-from acdis.vocabulary import CLASSES
+from acdis.report.figures import colours, grey, legend, pyplot, save
 
 _PLANES = ("sagittal", "coronal", "axial")
 _OPACITY = 0.55
@@ -45,10 +44,7 @@ def draw(
         row[0].set_ylabel(_PLANES[plane], fontsize=9)
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name, fontsize=9)
-    patches = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in LABEL_COLOURS.values()]
-    figure.legend(
-        patches, [CLASSES[label] for label in LABEL_COLOURS], loc="lower center", ncols=3, fontsize=9
-    )
+    legend(figure, "lower center")
     figure.suptitle(title, fontsize=9)
     save(figure, path)
 

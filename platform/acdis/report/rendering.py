@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acdis.report import escaping
-from acdis.report.document import Document, Table
+from acdis.report.document import BEST, SECOND, Document, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,6 +26,8 @@ ESCAPES: dict[str, Callable[[str], str]] = {
 }
 #: Rows beyond which a table in LaTeX may break over pages.
 LONG = 36
+#: What stands raised behind a figure, in mathematics.
+TEX_MARKS = {"↑": r"\uparrow", "↓": r"\downarrow", "=": "=", "?": "?", "†": r"\dagger"}
 #: TeX is full of braces.
 _TEX = {
     "block_start_string": "<%",
@@ -42,9 +44,14 @@ def markdown(document: Document) -> str:
     return render("report.md", document=document)
 
 
-def latex(document: Document) -> str:
-    """Compiles by itself (pdflatex, tectonic): booktabs, and longtable where a page would not do."""
-    return render("report.tex", document=document)
+def latex(document: Document, standalone: bool = False) -> str:
+    """The tables of a paper, to be `\\input`: each a float with caption and label (booktabs, graphicx, and
+    longtable where a page would not do); notes are comments.
+
+    Args:
+        standalone: the whole report instead, which compiles by itself (pdflatex, tectonic).
+    """
+    return render("report.tex", document=document, standalone=standalone)
 
 
 def page(document: Document) -> str:
@@ -78,7 +85,8 @@ def _environment(ending: str) -> Environment:
         keep_trailing_newline=True,
         **(_TEX if ending == ".tex" else {}),
     )
-    made.globals |= {"LONG": LONG, "padded": _padded}
+    made.globals |= {"LONG": LONG, "BEST": BEST, "SECOND": SECOND, "padded": _padded}
+    made.globals |= {"tex_label": escaping.tex_label, "raised": _raised}
     return made
 
 
@@ -94,6 +102,11 @@ def _padded(table: Table) -> Iterator[str]:
     ]
     for cells in (lines[0], rule, *lines[1:]):
         yield Markup(_line(cells, widths, table.align))
+
+
+def _raised(marks: str) -> str:
+    """Marks behind a figure, for TeX; as they are for what has none."""
+    return f"$^{{{' '.join(TEX_MARKS[mark] for mark in marks)}}}$" if marks else ""
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:

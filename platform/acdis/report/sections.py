@@ -6,7 +6,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from acdis.report import calibration, costs, floors, other_sources, phrases, ranked, strata, subsets_of_row
+from acdis.report import (
+    calibration,
+    costs,
+    floats,
+    floors,
+    other_sources,
+    phrases,
+    ranked,
+    strata,
+    subsets_of_row,
+)
 from acdis.report.comparison import Comparison, Difference
 from acdis.report.document import Document, Section, Table
 from acdis.report.facts import PHANTOM_WARNING, RowFacts, RowScores, SpecFacts
@@ -65,30 +75,49 @@ def _spec(
 ) -> Iterator[Section]:
     marks = _marks(spec.rows)
     yield Section(2, f"{spec.title} ({spec.name})", tuple(standing_lines(spec)))
-    yield floors.beside_means(_means(spec, rows, result, marks), rows)
+    means = floors.beside_means(_means(spec, rows, result, marks), rows)
+    yield replace(means, float=floats.means(spec, rows, result))
+    warned, title = floats.warnings(spec, rows), floats.unnumbered(spec.title)
     sources = other_sources.section((*spec.rows, *spec.absent))
     if sources is not None:
-        yield sources
-    yield from _differences(spec, result, marks)
+        about = f"{title}. {other_sources.TITLE}, per cent."
+        yield _for_latex(sources, about, f"{spec.name}-sources", ())
+    yield from _differences(spec, rows, result, marks)
     if any(row.paper for row in spec.rows):
         yield Section(3, "Order of the rows beside the paper's", notes=tuple(order_lines(spec, result)))
     labels = {row.id: _label(row, marks, spec.baseline) for row in spec.rows}
+    plain = {labels[row.id]: row.label for row in spec.rows}
     ranking = ranked.section(rows, spec.baseline, labels)
     if ranking is not None:
         yield replace(ranking, notes=(*ranking.notes, *_notes(spec.rows, marks)))
     kinds = strata.section(rows, labels, groups)
     if kinds is not None:
-        yield kinds
+        about = f"{title}. Dice in per cent by kind of case, mean over cases, 15 subsets and seeds."
+        yield _for_latex(kinds, about, f"{spec.name}-kinds", warned, plain)
     calibrated = calibration.section(rows, labels)
     if calibrated is not None:
-        yield calibrated
+        about = " ".join((f"{title}.", *calibrated.text))
+        yield _for_latex(calibrated, about, f"{spec.name}-calibration", warned, plain)
     spent = costs.section(costs.of_rows(spec.rows, rows))
     if spent is not None:
-        yield spent
+        yield _for_latex(spent, f"{title}. {costs.HOW}", f"{spec.name}-cost", warned)
     yield _cells(spec, result)
     for row in rows:
         if row.id in result.figures:
             yield subsets_of_row.section(row, result.figures[row.id])
+
+
+def _for_latex(
+    section: Section,
+    about: str,
+    name: str,
+    warned: tuple[str, ...],
+    labels: Mapping[str, str] | None = None,
+) -> Section:
+    """With its table as papers print it, under this caption; see `floats.plain`."""
+    if section.table is None:
+        return section
+    return replace(section, float=floats.plain(section.table, about, name, warned, labels))
 
 
 def _marks(rows: Sequence[RowFacts]) -> dict[str, str]:
@@ -160,7 +189,9 @@ def _of_paper(row: RowFacts) -> Iterator[str]:
         yield phrases.ABSENT if theirs is None else f"{theirs:.2f}"
 
 
-def _differences(spec: SpecFacts, result: Comparison, marks: dict[str, str]) -> Iterator[Section]:
+def _differences(
+    spec: SpecFacts, rows: Sequence[RowScores], result: Comparison, marks: dict[str, str]
+) -> Iterator[Section]:
     """What is said about methods, and apart from it what one seed each says about two trainings."""
     title = f"Difference to the baseline ({spec.baseline})" if spec.family is None else "Declared comparisons"
     if not result.differences:
@@ -170,14 +201,17 @@ def _differences(spec: SpecFacts, result: Comparison, marks: dict[str, str]) -> 
     others = [difference for difference in result.differences if difference.verdict != "one seed"]
     text = (phrases.family(result, spec.family is not None), *left_out_lines(result))
     if others or not alone:
-        yield _compared(spec, title, text, others, marks)
+        section = _compared(spec, title, text, others, marks)
+        yield replace(section, float=floats.differences(spec, rows, result, others))
         text = ()
     if alone:
         text += (
             "One seed of each row, paired over patients: intervals and p say how far the patients agree on "
             "these trained models. Another seed may turn every one of them round.",
         )
-        yield _compared(spec, f"These two trainings only: {title[0].lower()}{title[1:]}", text, alone, marks)
+        title = f"These two trainings only: {title[0].lower()}{title[1:]}"
+        section = _compared(spec, title, text, alone, marks)
+        yield replace(section, float=floats.differences(spec, rows, result, alone))
 
 
 def _why_none(spec: SpecFacts, result: Comparison) -> str:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from acdis.report import escaping, phrases, rendering
+from acdis.report import floats, phrases, rendering
 from acdis.report.costs import FIGURES, HEAD, HOW, Cost
 from acdis.report.csv_lines import CsvLines
 from acdis.report.facts import PHANTOM_WARNING
-from acdis.report.subsets_table import BEST, SECOND, Line, SubsetsTable
+from acdis.report.subsets_table import Line, SubsetsTable
 from acdis.vocabulary import MODALITIES, REGIONS, SUBSETS, subset_name
 
-_TEX_MARKS = {"↑": r"$^{\uparrow}$", "↓": r"$^{\downarrow}$", "=": "$^{=}$", "?": "$^{?}$", "": ""}
 _MARKS = [phrases.marks(subset) for subset in SUBSETS]
 _COLUMNS = len(SUBSETS) + 1
 _CSV = (
@@ -35,9 +34,7 @@ def as_latex(tables: Sequence[SubsetsTable], standalone: bool = False) -> str:
         tables,
         standalone=standalone,
         noted=noted,
-        label=_label,
-        with_arrows=_with_arrows,
-        TEX_MARKS=_TEX_MARKS,
+        unnumbered=floats.unnumbered,
     )
 
 
@@ -97,25 +94,10 @@ def _render(template: str, tables: Sequence[SubsetsTable], **more: Any) -> str:
         MARKS=_MARKS,
         MODALITIES=MODALITIES,
         REGIONS=REGIONS,
-        BEST=BEST,
-        SECOND=SECOND,
         COST_HEAD=HEAD,
         COST_HOW=HOW,
         **more,
     )
-
-
-def _with_arrows(caption: str) -> str:
-    """A caption in LaTeX: arrows are no letters, so that `escaping.latex` writes their code points."""
-    escaped = escaping.latex(caption)
-    for mark in ("↑", "↓"):
-        escaped = escaped.replace(escaping.latex(mark), _TEX_MARKS[mark])
-    return escaped
-
-
-def _label(name: str) -> str:
-    """What TeX takes in a label, whatever the spec's file is called."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
 
 
 def _cells(line: Line) -> list[tuple[str, int]]:

@@ -19,7 +19,6 @@ from acdis.vocabulary import REGIONS, SUBSETS
 
 #: What stands behind a row's mean, by the verdict against the chosen row.
 MARKS = {"better": "↑", "worse": "↓", "equal": "=", "undecided": "?"}
-BEST, SECOND = 1, 2
 
 
 @dataclass(frozen=True)

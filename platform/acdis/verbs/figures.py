@@ -1,8 +1,9 @@
-"""`report figures`: Figures 1, 5, 6 and 7 of the paper for trained cells, as PNG and in MLflow."""
+"""`report figures`: Figures 1, 5, 6 and 7 of the paper for trained cells, as files and in MLflow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,16 +11,18 @@ from acdis import cells, home, machine
 from acdis.cells import Cell
 from acdis.data.found_cases import find_cases
 from acdis.data.inputs import prepare_cases
+from acdis.data.predictions import named_subset
 from acdis.errors import UserError
 from acdis.files import reason
 from acdis.report.facts import PHANTOM_WARNING
+from acdis.report.figures import DPI, FORMATS
 from acdis.terminal.progress import Display
 from acdis.tracking import check_store, without_mlflow
 from acdis.workflow.jobs import tracking_of
 from acdis.workflow.life import opened
 
 if TYPE_CHECKING:
-    from acdis.report.paper.figure_files import CaseView, Figure
+    from acdis.report.paper.figure_files import CaseView, Figure, Shown
 
 #: Columns of a figure that can still be read.
 MOST = 8
@@ -27,21 +30,44 @@ MOST = 8
 FOLDER = "figures"
 
 
-def figures(runs: Sequence[str], case: str | None, out: Path | None) -> None:
-    """Draw what these cells can give; Figures 5 and 6, which compare, are filed under the first.
+@dataclass(frozen=True)
+class FiguresRequest:
+    """What the user asked for.
 
-    Args:
+    Attributes:
         runs: cells' names, the beginnings of them, or their folders.
         case: a test case of all of them; none: the first.
         out: folder to write to, a folder per cell in it; none: each cell's own folder, and its MLflow run.
+        formats: of `report.figures.FORMATS`; none: PNG.
+        dpi: dots per inch.
+        index: axial slice of the file, from 0; none: the one with most tumour.
+        subsets: the rows of Figure 5, such as `FLAIR_T2`; none: five from one modality to all.
+        titles: whether the figures bear their titles.
+    """
+
+    runs: Sequence[str]
+    case: str | None = None
+    out: Path | None = None
+    formats: Sequence[str] | None = None
+    dpi: int = DPI
+    index: int | None = None
+    subsets: Sequence[str] | None = None
+    titles: bool = True
+
+
+def figures(request: FiguresRequest) -> None:
+    """Draw what these cells can give, captions beside the figures as text.
+
+    Figures 5 and 6, which compare, are filed under the first.
 
     Raises:
-        UserError: no such cell, not trained yet, no such test case, cells that saw it differently, or a
-            folder that cannot be written to.
+        UserError: no such format, subset or slice, no such cell, not trained yet, no such test case, cells
+            that saw it differently, or a folder that cannot be written to.
     """
+    shown, out = _shown(request), request.out
     base = home.home()
-    trained = _trained(runs, base)
-    name = _case(trained, case)
+    trained = _trained(request.runs, base)
+    name = _case(trained, request.case)
     if out is None:
         for cell in trained:
             without_mlflow(cell.experiment().tracking.uri)
@@ -49,11 +75,23 @@ def figures(runs: Sequence[str], case: str | None, out: Path | None) -> None:
     with Display() as display:
         sights = [_sight(cell, name, base, display) for cell in trained]
         _refuse_unlike(sights)
-        drawn = _draw(sights, out, display)
+        drawn = _draw(sights, out, display, shown)
         if out is None:
             _log(drawn, sights, base)
         if any(sight.experiment.data.phantoms is not None for sight in sights):
             display.say(PHANTOM_WARNING)
+
+
+def _shown(request: FiguresRequest) -> Shown:
+    from acdis.evaluation.examples import SHOWN
+    from acdis.report.paper.figure_files import Shown
+    from acdis.report.paper.slices import Style
+
+    formats = request.formats or FORMATS[:1]
+    if unknown := next((form for form in formats if form not in FORMATS), None):
+        raise UserError(f"--format: {unknown!r} is none of {', '.join(FORMATS)}")
+    subsets = SHOWN if request.subsets is None else [named_subset(name) for name in request.subsets]
+    return Shown(Style(formats, request.dpi, request.titles), subsets, request.index)
 
 
 def _trained(runs: Sequence[str], base: Path) -> list[Cell]:
@@ -105,7 +143,7 @@ def _refuse_unlike(sights: Sequence[CaseView]) -> None:
             )
 
 
-def _draw(sights: Sequence[CaseView], out: Path | None, display: Display) -> list[Figure]:
+def _draw(sights: Sequence[CaseView], out: Path | None, display: Display, shown: Shown) -> list[Figure]:
     from acdis.report.paper import figure_files
 
     def folder(cell: Cell) -> Path:
@@ -113,8 +151,11 @@ def _draw(sights: Sequence[CaseView], out: Path | None, display: Display) -> lis
 
     drawn = []
     try:
-        for figure in figure_files.draw(sights, folder, display.say):
-            display.say(f"figure: {figure.path}")
+        for figure in figure_files.draw(sights, folder, display.say, shown):
+            *pictures, caption = figure.files
+            for picture in pictures:
+                display.say(f"figure: {picture}")
+            display.say(f"its caption: {caption}")
             drawn.append(figure)
     except OSError as error:
         raise UserError(
@@ -126,7 +167,7 @@ def _draw(sights: Sequence[CaseView], out: Path | None, display: Display) -> lis
 def _log(drawn: Iterable[Figure], sights: Sequence[CaseView], base: Path) -> None:
     """The figures as artifacts of the cells' runs; what a server does not take now waits in the journal."""
     for sight in sights:
-        files = [figure.path for figure in drawn if figure.cell.name == sight.cell.name]
+        files = [file for figure in drawn if figure.cell.name == sight.cell.name for file in figure.files]
         if not files:
             continue
         place = tracking_of(sight.experiment, base)

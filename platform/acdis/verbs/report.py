@@ -36,7 +36,7 @@ class ReportRequest:
         pack: file for a bundle.
         layout: of `LAYOUTS`.
         against: with the layout `subsets`, the row that verdicts are against; none: the baseline.
-        standalone: with it, LaTeX that compiles by itself.
+        standalone: LaTeX that compiles by itself, instead of tables to be put in by `\\input`.
         cases: the scores of every case instead of tables, as CSV.
         strata: CSV file with kinds of cases (sites, grades); none: those that the truth shows.
         checklist: a paper's checklist, filled, instead of tables.
@@ -91,7 +91,7 @@ def report(request: ReportRequest) -> None:
         _on_terminal(specs, read, groups)
         return
     else:
-        text = render(specs, read, form, groups)
+        text = render(specs, read, form, groups, request.standalone)
         for line in beside(specs, read, form):
             print(line, file=sys.stderr)
     if request.out is None:
@@ -113,10 +113,10 @@ def _check_layout(request: ReportRequest, form: str) -> None:
         raise UserError(f"--layout: {request.layout!r} is none of {', '.join(LAYOUTS)}")
     if request.layout == "subsets" and form not in subsets_forms.FORMS:
         raise UserError(f"--format {form}: not with --layout subsets; give {', '.join(subsets_forms.FORMS)}")
-    if request.layout != "subsets" and (request.against or request.standalone):
-        raise UserError(
-            "--against and --standalone have an effect with --layout subsets alone; leave them out"
-        )
+    if request.layout != "subsets" and request.against:
+        raise UserError("--against: has an effect with --layout subsets alone; leave it out")
+    if request.standalone and form != "latex":
+        raise UserError("--standalone: is LaTeX; give --format latex or an --out that ends in .tex")
 
 
 def _check_cases(request: ReportRequest, form: str) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from acdis.config import Experiment
 from acdis.data.prepared_case import Entry
+from acdis.errors import UserError
 from acdis.evaluation.examples import SHOWN
 from acdis.evaluation.scoring import score
 from acdis.methods.base import Method
@@ -67,6 +68,38 @@ def test_the_slice_in_the_file(entry: Entry, crop: Crop) -> None:
     assert figure_arrays.native_slice(entry) == int(
         (np.asarray(entry.native_labels()) > 0).sum((0, 1)).argmax()
     )
+
+
+def test_a_slice_of_the_file_is_found_again(entry: Entry, experiment: Callable[..., Experiment]) -> None:
+    """Whatever slice holds brain: the crop shows its voxels; others are refused with those that do."""
+    images = np.asarray(entry.images())
+    deepest = entry.labels().shape[2]
+    first = entry.meta.box.start[2]
+    for index in (first, first + deepest // 2, first + deepest - 1):
+        voxel = figure_arrays.prepared_slice(entry, index)
+        assert voxel == index - first  # the phantom's spacing is kept
+        crop = figure_arrays.crop_of(entry, experiment(), voxel)
+        d, h, _ = crop.place.start
+        shown = crop.images[..., crop.at]
+        np.testing.assert_array_equal(shown, images[:, d : d + 16, h : h + 16, voxel])
+        assert figure_arrays.file_slice(entry, crop) == index
+    for index in (first - 1, first + deepest, 24):
+        with pytest.raises(
+            UserError, match=rf"--slice {index}: .* slices {first} to {first + deepest - 1} of"
+        ):
+            figure_arrays.prepared_slice(entry, index)
+
+
+def test_a_slice_of_a_file_with_finer_slices(entry: Entry) -> None:
+    """Voxels of 6 mm from slices of 2 mm: three slices to a voxel."""
+    box = entry.meta.box
+    depth = entry.meta.native_shape[2]
+    meta = replace(entry.meta, native_spacing=(2.0, 2.0, 2.0), native_shape=(72, 72, 3 * depth))
+    fine = replace(entry, meta=meta)
+    for voxel in (0, entry.labels().shape[2] - 1):
+        for part in range(3):
+            index = 3 * (box.start[2] + voxel) + part
+            assert figure_arrays.prepared_slice(fine, index) == voxel
 
 
 def test_windows_are_of_sigmoid_features(method: Method, crop: Crop) -> None:
@@ -149,7 +182,7 @@ def test_segmentations_have_the_scores_of_the_evaluation(
     method: Method, entry: Entry, experiment: Callable[..., Experiment]
 ) -> None:
     at = figure_arrays.native_slice(entry)
-    found = figure_arrays.segmentations(method, entry, experiment(), CPU, at)
+    found = figure_arrays.segmentations(method, entry, experiment(), CPU, at, SHOWN)
     records = score(method, [entry], experiment().evaluation, CPU, None)
     due = {(record.subset, record.region): record.dice for record in records}
     for row, subset in enumerate(SHOWN):

@@ -119,12 +119,39 @@ def test_the_window_with_most_tumour_and_then_with_most_brain() -> None:
     assert best_place(labels, brain, (8, 8, 8), (2, 8, 8)) == ((0, 0, 0), 2)
 
 
+def test_a_slice_that_is_asked_for_is_shown_where_most_of_its_tumour_is() -> None:
+    labels, brain = np.zeros((12, 8, 12), np.uint8), np.ones((12, 8, 12), bool)
+    labels[0, :, 2] = 1  # most of all, in another slice
+    labels[11, 3, 9] = 2
+    place = best_place(labels, brain, (8, 8, 8), (4, 8, 4), at=9)
+    assert place == ((4, 0, 4), 5)
+    assert best_place(labels, brain, (8, 8, 8), (4, 8, 4), at=2).start[0] == 0
+    brain[:4] = False
+    assert best_place(labels, brain, (8, 8, 8), (4, 8, 4), at=11) == ((4, 0, 4), 7)  # no tumour: most brain
+
+
 def test_the_richest_and_the_flattest_window_lie_in_the_brain() -> None:
     variance = np.repeat(np.repeat(np.arange(9.0).reshape(3, 3), 5, 0), 5, 1)[None, :14].repeat(2, 0)
-    brain = np.ones((14, 15), bool)
-    assert extremes(variance, brain, 5) == ((5, 10), (0, 0))  # the last row of windows is cut
+    brain, none = np.ones((14, 15), bool), np.zeros((14, 15), bool)
+    assert extremes(variance, none, brain, 5) == ((5, 10), (0, 0), False)  # the last row of windows is cut
     brain[0, 0] = brain[9, 14] = False
-    assert extremes(variance, brain, 5) == ((5, 5), (0, 5))
-    assert extremes(variance, np.zeros_like(brain), 5) == ((5, 10), (0, 0))  # no brain: any window
+    assert extremes(variance, none, brain, 5) == ((5, 5), (0, 5), False)
+    assert extremes(variance, none, none, 5) == ((5, 10), (0, 0), False)  # no brain: any window
     variance[:, 5:10, 10:] = np.nan
-    assert extremes(variance, np.zeros_like(brain), 5) == ((5, 5), (0, 0))
+    assert extremes(variance, none, none, 5) == ((5, 5), (0, 0), False)
+
+
+def test_the_richest_and_the_flattest_window_are_sought_at_the_tumour() -> None:
+    """Windows of 5 count 0 to 8 row by row; the tumour reaches into 4, 5 and 7, each by a corner."""
+    variance = np.repeat(np.repeat(np.arange(9.0).reshape(3, 3), 5, 0), 5, 1)[None].repeat(4, 0)
+    brain, tumour = np.ones((15, 15), bool), np.zeros((15, 15), bool)
+    tumour[9:11, 9:10] = tumour[9, 10] = True
+    assert extremes(variance, tumour, brain, 5) == ((10, 5), (5, 5), True)
+    variance[:, 10:, 5:10] = np.nan  # no window: the next one
+    assert extremes(variance, tumour, brain, 5) == ((5, 10), (5, 5), True)
+    outside = brain.copy()
+    outside[6:10, 10:] = False  # 20 of the window's 25 voxels: hardly any brain
+    assert extremes(variance, tumour, outside, 5).at_tumour is False
+    only = np.zeros_like(tumour)
+    only[7, 7] = True  # in one window alone: there would be nothing to compare
+    assert extremes(variance, only, brain, 5) == ((10, 10), (0, 0), False)

@@ -239,12 +239,13 @@ def _means(scores: Scores | None) -> dict[tuple[str, str], float]:
     return {key: value for key, value in means.items() if value == value}  # false for NaN
 
 
-def _pictures(shown: View) -> list[str]:
-    """Relative paths: segmentations, figures of the paper, curves."""
+def _pictures(shown: View) -> list[tuple[str, str]]:
+    """Relative paths and captions: segmentations, figures of the paper, curves."""
     if shown.cell is None:
         return []
     files, _ = cellfiles.listed(shown.cell)
-    return [file.path for file in files if file.is_picture][:24]
+    paths = [file.path for file in files if file.is_picture][:24]
+    return [(path, cellfiles.caption(shown.cell, path)) for path in paths]
 
 
 def _on_phantoms(shown: View) -> bool:

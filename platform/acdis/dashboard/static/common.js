@@ -10,7 +10,7 @@ export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-/** Okabe and Ito's colours in an order that stays apart, for series. */
+/** Okabe and Ito's colours in an order that stays apart, for series: those of report/palette.py. */
 export const SERIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#b5a900"];
 /** Line styles and symbols beside the colours: nobody must rely on colour alone. */
 export const SYMBOLS = ["circle", "triangle", "rect", "diamond", "pin", "arrow", "roundRect", "emptyCircle"];

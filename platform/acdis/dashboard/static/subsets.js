@@ -1,5 +1,5 @@
 // The heat map of 15 subsets × 3 regions, and bars of what each modality brings.
-import { chart, choosing, colour, data, SERIES } from "./common.js";
+import { chart, choosing, colour, data } from "./common.js";
 
 /** Black or white, whichever is read more easily on a colour. */
 function ink(r, g, b) {
@@ -54,7 +54,7 @@ function gains(found) {
     tooltip: { trigger: "item", valueFormatter: (value) => value.toFixed(2) },
     series: found.gains.flatMap((side, which) => found.regions.map((region, place) => ({
       type: "bar", name: found.sides.length > 1 ? `${region}, ${found.sides[which]}` : region,
-      data: side.map((line) => line[place]), itemStyle: { color: SERIES[place], ...patterns[which] },
+      data: side.map((line) => line[place]), itemStyle: { color: colour(`region-${region.toLowerCase()}`), ...patterns[which] },
     }))),
   };
 }

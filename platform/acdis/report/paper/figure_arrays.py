@@ -12,12 +12,13 @@ from torch import Tensor
 from acdis.cells import Cell
 from acdis.config import Experiment
 from acdis.data.prepared_case import Entry
+from acdis.errors import UserError
 from acdis.evaluation import sliding
-from acdis.evaluation.examples import SHOWN
 from acdis.evaluation.metrics import score_case
 from acdis.evaluation.scoring import label_maps
 from acdis.methods.base import Method
 from acdis.report.paper.windows import (
+    Extremes,
     Place,
     best_place,
     correlation,
@@ -30,7 +31,7 @@ from acdis.report.paper.windows import (
 )
 from acdis.training import checkpoint, precision
 from acdis.training.run import new_method
-from acdis.vocabulary import MODALITIES, REGIONS
+from acdis.vocabulary import MODALITIES, REGIONS, Subset
 
 #: Side of local windows, in voxels, where no loss of the training has any: the losses' default.
 WINDOW = 5
@@ -64,14 +65,14 @@ class Windows:
         covariance: |Eq. 2| of each pair of modalities, [4, 4, D, H] in the slice; its diagonal is `variance`.
         edge, rest: [4], mean variance of the windows in the brain that the tumour's edge runs through, and of
             the others, over the whole crop.
-        marked: first voxels of the slice's richest and flattest window.
+        marked: the slice's richest and flattest window, at the tumour where it has one.
     """
 
     variance: np.ndarray
     covariance: np.ndarray
     edge: np.ndarray
     rest: np.ndarray
-    marked: tuple[tuple[int, int], tuple[int, int]]
+    marked: Extremes
     side: int
 
 
@@ -120,13 +121,17 @@ def load_method(cell: Cell, experiment: Experiment, device: torch.device) -> Met
     return method.eval()
 
 
-def crop_of(entry: Entry, experiment: Experiment) -> Crop:
-    """The window in which the evaluation sees most of the tumour, padded as there."""
+def crop_of(entry: Entry, experiment: Experiment, at: int | None = None) -> Crop:
+    """The window in which the evaluation sees most of the tumour, padded as there.
+
+    Args:
+        at: slice of the prepared case that is shown; none: the window's with most tumour.
+    """
     window, stride = experiment.evaluation.window, experiment.evaluation.stride
     images = sliding.pad(torch.from_numpy(np.array(entry.images())), window)
     labels = sliding.pad(torch.from_numpy(np.array(entry.labels()))[None], window)[0].numpy()
     brain = (images != 0).any(0).numpy()
-    place = best_place(labels, brain, window, stride)
+    place = best_place(labels, brain, window, stride, at)
     here = cut(place.start, window)
     return Crop(images[(slice(None), *here)], labels[here], brain[here], place, entry.corner)
 
@@ -156,21 +161,26 @@ def windows(features: Sequence[Tensor], crop: Crop, side: int) -> Windows:
         shown,
         np.array([mean_where(values, brain & edge) for values in variance]),
         np.array([mean_where(values, brain & ~edge) for values in variance]),
-        extremes(own, crop.brain[..., crop.at], side),
+        extremes(own, crop.labels[..., crop.at] > 0, crop.brain[..., crop.at], side),
         side,
     )
 
 
 def segmentations(
-    method: Method, entry: Entry, experiment: Experiment, device: torch.device, at: int
+    method: Method,
+    entry: Entry,
+    experiment: Experiment,
+    device: torch.device,
+    at: int,
+    subsets: Sequence[Subset],
 ) -> Segmentations:
-    """Figure 5: the subsets of `SHOWN`, as the evaluation predicts them; `at` is a slice of the file's."""
+    """Figure 5: what the evaluation predicts from these subsets; `at` is a slice of the file's."""
     dtype = precision.autocast_dtype(experiment.training.precision)
-    volumes = list(label_maps(method, entry, experiment.evaluation, device, dtype, SHOWN, experiment.data))
+    volumes = list(label_maps(method, entry, experiment.evaluation, device, dtype, subsets, experiment.data))
     settings = experiment.evaluation.dice_alone()
     truth, spacing = entry.native_labels(), entry.meta.native_spacing
-    records = score_case(entry.name, volumes, truth, spacing, settings, SHOWN)
-    dice = np.array([record.dice for record in records]).reshape(len(SHOWN), len(REGIONS))
+    records = score_case(entry.name, volumes, truth, spacing, settings, subsets)
+    dice = np.array([record.dice for record in records]).reshape(len(subsets), len(REGIONS))
     return Segmentations(np.stack([labels[..., at] for labels in volumes]), dice)
 
 
@@ -234,9 +244,30 @@ def _encoded(method: Method, crop: Crop, device: torch.device) -> object:
 
 def file_slice(entry: Entry, crop: Crop) -> int:
     """Index in the file of the slice that a crop shows."""
+    return _in_file(entry, crop.place.start[2] + crop.at)
+
+
+def prepared_slice(entry: Entry, index: int) -> int:
+    """Index in the prepared case of a slice of the file.
+
+    Raises:
+        UserError: the case has no such slice, or no brain there.
+    """
+    meta, slices = entry.meta, entry.labels().shape[2]
+    voxel = int((index + 0.5) * meta.native_spacing[2] / meta.spacing[2]) - meta.box.start[2]
+    last = meta.native_shape[2] - 1
+    if 0 <= index <= last and 0 <= voxel < slices:
+        return voxel
+    first, end = max(_in_file(entry, 0), 0), min(_in_file(entry, slices - 1), last)
+    raise UserError(
+        f"--slice {index}: {entry.name} has brain in the axial slices {first} to {end} of its file"
+    )
+
+
+def _in_file(entry: Entry, voxel: int) -> int:
+    """Index in the file of a slice of the prepared case."""
     meta = entry.meta
-    voxel = meta.box.start[2] + crop.place.start[2] + crop.at
-    return int((voxel + 0.5) * meta.spacing[2] / meta.native_spacing[2])
+    return int((meta.box.start[2] + voxel + 0.5) * meta.spacing[2] / meta.native_spacing[2])
 
 
 def native_slice(entry: Entry) -> int:

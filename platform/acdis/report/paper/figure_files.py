@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,10 @@ from acdis.cells import Cell
 from acdis.config import Experiment
 from acdis.data.cases import Case, read
 from acdis.data.prepared_case import Entry
-from acdis.evaluation.examples import SHOWN
 from acdis.report.paper import blocks, drawing, figure_arrays
 from acdis.report.paper.figure_arrays import Crop, Segmentations
-from acdis.report.paper.slices import Subject
-from acdis.vocabulary import MODALITIES
+from acdis.report.paper.slices import Style, Subject
+from acdis.vocabulary import MODALITIES, Subset
 
 FLAIR, T1CE = MODALITIES[:2]
 _ORDER = {False: 0, None: 1, True: 2}
@@ -41,10 +40,29 @@ class CaseView:
 
 
 class Figure(NamedTuple):
-    """A figure that was drawn, and the cell that it is filed under."""
+    """A figure that was drawn, and the cell that it is filed under.
+
+    Attributes:
+        files: it in every format, and its caption.
+    """
 
     cell: Cell
-    path: Path
+    files: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of the case, and how.
+
+    Attributes:
+        style: formats, dots per inch, titles.
+        subsets: the rows of Figure 5.
+        index: axial slice, of the file; none: the one with most tumour.
+    """
+
+    style: Style
+    subsets: Sequence[Subset]
+    index: int | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,10 @@ class _CellOutput:
 
 
 def draw(
-    sights: Sequence[CaseView], folder: Callable[[Cell], Path], say: Callable[[str], None]
+    sights: Sequence[CaseView],
+    folder: Callable[[Cell], Path],
+    say: Callable[[str], None],
+    shown: Shown,
 ) -> Iterator[Figure]:
     """Every figure that these cells can give, as it is written; what is left out is said, and why.
 
@@ -70,21 +91,28 @@ def draw(
 
     Args:
         folder: where a cell's figures go.
+
+    Raises:
+        UserError: damaged weights, or a slice that the case does not have or in which there is no brain.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    crop = figure_arrays.crop_of(sights[0].entry, sights[0].experiment)
-    at = figure_arrays.native_slice(sights[0].entry)
+    entry, index = sights[0].entry, shown.index
+    voxel = None if index is None else figure_arrays.prepared_slice(entry, index)
+    crop = figure_arrays.crop_of(entry, sights[0].experiment, voxel)
+    at = figure_arrays.native_slice(entry) if index is None else index
     outputs = []
     for sight in sights:
         say(f"{sight.cell.name}: {blocks.blocks(sight.experiment)}")
         method = figure_arrays.load_method(sight.cell, sight.experiment, device)
         features = figure_arrays.finest(method, crop, device)
-        segmentations = figure_arrays.segmentations(method, sight.entry, sight.experiment, device, at)
+        segmentations = figure_arrays.segmentations(
+            method, sight.entry, sight.experiment, device, at, shown.subsets
+        )
         outputs.append(_CellOutput(sight, features, segmentations))
-        own = Album(sight, folder(sight.cell), crop, say)
+        own = Album(sight, folder(sight.cell), crop, say, shown)
         yield from own.figure1(features)
         yield from own.figure7(lambda method=method: figure_arrays.synthesis(method, crop, device))  # type: ignore[misc]
-    joint = Album(sights[0], folder(sights[0].cell), crop, say)
+    joint = Album(sights[0], folder(sights[0].cell), crop, say, shown)
     yield from joint.figure5(outputs, at)
     yield from joint.figure6(outputs)
 
@@ -97,6 +125,7 @@ class Album:
     folder: Path
     crop: Crop
     say: Callable[[str], None]
+    shown: Shown
 
     def figure1(self, features: Sequence[Tensor]) -> Iterator[Figure]:
         """Windows across modalities; none where the method has no features of single modalities."""
@@ -104,9 +133,7 @@ class Album:
             self._leave_out(1, f"the method {self.sight.experiment.method.name} has no features per modality")
             return
         windows = figure_arrays.windows(features, self.crop, self.sight.side)
-        figure = self._figure(1)
-        drawing.figure1(figure.path, self._subject(), self._images(), self._truth(), windows)
-        yield figure
+        yield self._figure(1, drawing.figure1, self._subject(), self._images(), self._truth(), windows)
 
     def figure7(self, compute: Callable[[], figure_arrays.Synthesis | None]) -> Iterator[Figure]:
         """Synthesised against true features; none without MFSB."""
@@ -115,9 +142,7 @@ class Album:
         if synthesis is None:
             self._leave_out(7, reason or "these weights are from before MFSB took part")
             return
-        figure = self._figure(7)
-        drawing.figure7(figure.path, self._subject(), self._truth(), synthesis)
-        yield figure
+        yield self._figure(7, drawing.figure7, self._subject(), self._truth(), synthesis)
 
     def figure5(self, outputs: Sequence[_CellOutput], at: int) -> Iterator[Figure]:
         """Segmentations, a column per cell, on the file's own grid cut to the brain."""
@@ -129,9 +154,8 @@ class Album:
             for output in outputs
         ]
         images, truth = volume.images[..., at][(..., *box)], volume.labels[..., at][box]
-        figure = self._figure(5)
-        drawing.figure5(figure.path, subjects, images, truth, SHOWN, segmentations)
-        yield figure
+        drawn = subjects, images, truth, self.shown.subsets, segmentations
+        yield self._figure(5, drawing.figure5, *drawn)
 
     def figure6(self, outputs: Sequence[_CellOutput]) -> Iterator[Figure]:
         """FLAIR's feature; none unless a cell with ACD and one without are given. Without comes first."""
@@ -147,13 +171,14 @@ class Album:
         ]
         subjects = [_subject(output.sight, self._index()) for output in chosen]
         image_like = figure_arrays.image_likeness(self.crop, FLAIR, T1CE, self.sight.side)
-        figure = self._figure(6)
-        shown = self._images(), self._truth(), features, image_like, self.sight.side
-        drawing.figure6(figure.path, subjects, *shown)
-        yield figure
+        drawn = self._images(), self._truth(), features, image_like, self.sight.side
+        yield self._figure(6, drawing.figure6, subjects, *drawn)
 
-    def _figure(self, number: int) -> Figure:
-        return Figure(self.sight.cell, self.folder / f"figure{number}-{self.sight.entry.name}.png")
+    def _figure(self, number: int, draw: Callable[..., list[Path]], *shown: Any) -> Figure:
+        """Drawn; a slice that was asked for stands in the name, so that it takes no other's place."""
+        index = self.shown.index
+        name = f"figure{number}-{self.sight.entry.name}" + ("" if index is None else f"-slice{index}")
+        return Figure(self.sight.cell, draw(self.folder / name, self.shown.style, *shown))
 
     def _leave_out(self, number: int, reason: str) -> None:
         self.say(f"{self.sight.cell.name}: Figure {number} is left out: {reason}")
@@ -162,7 +187,8 @@ class Album:
         return _subject(self.sight, self._index())
 
     def _index(self) -> int:
-        return figure_arrays.file_slice(self.sight.entry, self.crop)
+        asked = self.shown.index
+        return figure_arrays.file_slice(self.sight.entry, self.crop) if asked is None else asked
 
     def _images(self) -> np.ndarray:
         images: np.ndarray = self.crop.images[..., self.crop.at].numpy()

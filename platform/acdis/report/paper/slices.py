@@ -1,16 +1,37 @@
-"""What the figures of the paper share: slices on axes, outlines, captions."""
+"""What the figures of the paper share: slices on axes, outlines, captions, and the files that they become."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from acdis.report.figures import LABEL_COLOURS, colours
+from acdis.files import write_text
+from acdis.report import palette
+from acdis.report.escaping import mathtext
+from acdis.report.figures import DPI, colours, save
 
-#: Sequential and diverging, both told apart by colour-blind readers; and what is drawn on top of them.
-VALUES, DIFFERENCE, LINE = "cividis", "PuOr_r", "#D55E00"
+#: Sequential and diverging, both told apart by colour-blind readers.
+VALUES, DIFFERENCE = "cividis", "PuOr_r"
+#: Characters of a line in the file of a caption.
+_WIDTH = 100
+
+
+class Style(NamedTuple):
+    """How figures are written.
+
+    Attributes:
+        formats: of `figures.FORMATS`, a file each.
+        dpi: dots per inch.
+        titles: whether a figure bears its title; in a paper the caption has it.
+    """
+
+    formats: Sequence[str] = ("png",)
+    dpi: int = DPI
+    titles: bool = True
 
 
 class Subject(NamedTuple):
@@ -59,9 +80,10 @@ def overlay(axis: Any, labels: np.ndarray) -> None:
 
 
 def outline(axis: Any, mask: np.ndarray) -> None:
-    """The border of a mask [D, H], where it has one."""
+    """The border of the whole tumour [D, H], where it has one: its region's colour, seen on any ground."""
     if mask.any() and not mask.all():
-        axis.contour(mask.T, levels=[0.5], colors=LINE, linewidths=0.9)
+        for colour, width in (("white", 2.2), (palette.REGIONS["WT"], 1.0)):
+            axis.contour(mask.T, levels=[0.5], colors=colour, linewidths=width)
 
 
 def bare(axis: Any) -> None:
@@ -76,16 +98,21 @@ def under(axis: Any, text: str) -> None:
     axis.set_xlabel(text, fontsize=7.5)
 
 
-def caption(figure: Any, title: str, text: str) -> None:
-    """A title above, and below the tiles how to read them; wrapped to the figure's width."""
-    width = max(60, int(figure.get_figwidth() * 16.5))
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    figure.supxlabel(textwrap.fill(text, width), fontsize=8, x=0.01, ha="left")
+def finish(figure: Any, path: Path, style: Style, title: str, text: str) -> list[Path]:
+    """Write a figure in every format, and beside it as `.txt` its caption, which is not in the picture.
 
+    Args:
+        path: of the files, without their endings.
+        title: above the figure, and at the head of the caption.
+        text: how to read it.
 
-def legend(figure: Any, names: dict[int, str]) -> None:
-    """The classes and their colours."""
-    from matplotlib.patches import Patch
-
-    patches = [Patch(color=LABEL_COLOURS[label], label=name) for label, name in names.items()]
-    figure.legend(handles=patches, loc="outside upper right", ncols=len(patches), fontsize=8, frameon=False)
+    Returns:
+        The files, the caption last.
+    """
+    if style.titles:
+        figure.suptitle(mathtext(title), fontsize=10, x=0.01, ha="left")
+    pictures = [path.with_name(f"{path.name}.{form}") for form in style.formats]
+    save(figure, *pictures, dpi=style.dpi, title="; ".join(title.splitlines()), text=text)
+    caption = path.with_name(f"{path.name}.txt")
+    write_text(caption, f"{title}\n\n{textwrap.fill(text, _WIDTH)}\n")
+    return [*pictures, caption]

@@ -25,6 +25,17 @@ class Place(NamedTuple):
     at: int
 
 
+class Extremes(NamedTuple):
+    """The richest and the flattest window of a slice, by their first voxels (row, column).
+
+    `at_tumour`: whether they were sought among the windows that hold tumour.
+    """
+
+    richest: tuple[int, int]
+    flattest: tuple[int, int]
+    at_tumour: bool
+
+
 def most_tumour(labels: np.ndarray, brain: np.ndarray) -> int:
     """Index along the last axis of the slice with most tumour voxels; where there are none, with most brain.
 
@@ -36,20 +47,33 @@ def most_tumour(labels: np.ndarray, brain: np.ndarray) -> int:
     return int((tumour if tumour.any() else inside).argmax())
 
 
-def best_place(labels: np.ndarray, brain: np.ndarray, window: Sequence[int], stride: Sequence[int]) -> Place:
+def best_place(
+    labels: np.ndarray,
+    brain: np.ndarray,
+    window: Sequence[int],
+    stride: Sequence[int],
+    at: int | None = None,
+) -> Place:
     """The evaluation's window with most tumour voxels (of equals the one with most brain), and its slice.
 
     Args:
         labels, brain: as for `most_tumour`, each side at least that of the window.
         window, stride: voxels along each axis.
+        at: a slice that is to be shown, of the case: the window with most of the tumour in it; none: the
+            slice of the window with most tumour.
     """
+    starts = sliding.windows(labels.shape, window, stride)
+    if at is not None:
+        starts = [start for start in starts if start[2] <= at < start[2] + window[2]]
 
     def held(start: tuple[int, int, int]) -> tuple[int, int]:
-        return tuple(int((mask[cut(start, window)] > 0).sum()) for mask in (labels, brain))  # type: ignore[return-value]
+        first, second, third = cut(start, window)
+        here = (first, second, third if at is None else slice(at, at + 1))
+        return tuple(int((mask[here] > 0).sum()) for mask in (labels, brain))  # type: ignore[return-value]
 
-    start = max(sliding.windows(labels.shape, window, stride), key=held)
+    start = max(starts, key=held)
     here = cut(start, window)
-    return Place(start, most_tumour(labels[here], brain[here]))
+    return Place(start, most_tumour(labels[here], brain[here]) if at is None else at - start[2])
 
 
 def cut(start: Sequence[int], window: Sequence[int]) -> tuple[slice, ...]:
@@ -105,17 +129,21 @@ def correlation(a: Tensor, b: Tensor, where: Tensor) -> float:
     return float((one * other).sum() / (one.square().sum() * other.square().sum()).sqrt())
 
 
-def extremes(variance: np.ndarray, brain: np.ndarray, window: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First voxels (row, column) of a slice's richest and flattest window: the largest and smallest mean
-    variance over modalities, among whole windows in the brain where there are any.
+def extremes(variance: np.ndarray, tumour: np.ndarray, brain: np.ndarray, window: int) -> Extremes:
+    """The windows with the largest and the smallest mean variance over modalities, of the whole windows of a
+    slice that hold tumour and are brain by half or more; where fewer than two are, of those that lie in the
+    brain; where none does, of all.
 
     Args:
         variance: [M, H, W], painted by `window_map`; NaN counts as no window.
-        brain: bool [H, W].
+        tumour, brain: bool [H, W].
     """
     mean = variance.mean(0)
     rows, columns = (range(0, side - window + 1, window) or range(1) for side in mean.shape)
     every = [(row, column) for row in rows for column in columns if np.isfinite(mean[row, column])]
-    inside = [at for at in every if brain[cut(at, (window, window))].all()] or every
-    ranked = sorted(inside, key=lambda at: mean[at])
-    return ranked[-1], ranked[0]
+    share = {at: brain[cut(at, (window, window))].mean() for at in every}
+    held = [at for at in every if share[at] >= 0.5 and tumour[cut(at, (window, window))].any()]
+    inside = [at for at in every if share[at] == 1]
+    at_tumour = len(held) > 1
+    ranked = sorted(held if at_tumour else inside or every, key=lambda at: mean[at])
+    return Extremes(ranked[-1], ranked[0], at_tumour)
