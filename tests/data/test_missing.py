@@ -1,5 +1,6 @@
 """Modalities that training cases lack: how they are drawn, and that nothing of them is read."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -153,3 +154,75 @@ def test_a_volume_without_a_modality_is_the_others(folder):
     np.testing.assert_array_equal(part.images[[1, 3]], whole.images[[1, 3]])
     assert not part.images[[0, 2]].any()
     np.testing.assert_array_equal(part.labels, whole.labels)
+
+
+# --- cases whose files lack modalities
+
+
+def by_names(root):
+    phantom.write(root, cases=2, seed=0, shape=(24, 28, 24), spacing=6.0)
+    return config.Data(incomplete=True)
+
+
+def by_patterns(root):
+    phantom.write(root / "new", cases=2, seed=0, shape=(24, 28, 24), spacing=6.0)
+    for case in find(root / "new").cases:
+        for name, path in {**case.given, "truth": case.segmentation}.items():
+            target = root / name / f"{case.name}.nii.gz"
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+    files = {name: f"{name}/{{case}}.nii.gz" for name in MODALITIES}
+    return config.Data(
+        files={**files, "segmentation": "truth/{case}.nii.gz"}, scheme="brats2021", incomplete=True
+    )
+
+
+def as_nnunet(root):
+    phantom.write(root / "new", cases=2, seed=0, shape=(24, 28, 24), spacing=6.0)
+    (root / "imagesTr").mkdir()
+    (root / "labelsTr").mkdir()
+    for case in find(root / "new").cases:
+        for number, path in enumerate(case.given.values()):
+            path.rename(root / "imagesTr" / f"{case.name}_{number:04d}.nii.gz")
+        case.segmentation.rename(root / "labelsTr" / f"{case.name}.nii.gz")
+    channels = {str(number): name for number, name in enumerate(MODALITIES)}
+    labels = {"background": 0, "NCR": 1, "ED": 2, "ET": 4}
+    (root / "dataset.json").write_text(json.dumps({"channel_names": channels, "labels": labels}))
+    return config.Data(incomplete=True)
+
+
+@pytest.mark.parametrize("way", [by_names, by_patterns, as_nnunet])
+def test_a_case_without_some_files_takes_part_where_that_is_asked_for(tmp_path, way):
+    data = way(tmp_path)
+    first, second = find(tmp_path, data).cases
+    assert (first.modalities, second.modalities) == (MODALITIES, MODALITIES)
+    second.given["T1ce"].unlink()
+    second.given["T2"].unlink()
+    finding = find(tmp_path, data)
+    assert [case.modalities for case in finding.cases] == [MODALITIES, ("FLAIR", "T1")]
+    assert finding.problems == []
+    said = f"{second.name}: has no T1ce and no T2, and takes part without (data.incomplete)"
+    assert said in map(str, finding.notes)
+    volume = read(finding.cases[1])
+    assert volume.images.any(axis=(1, 2, 3)).tolist() == [True, False, True, False]
+    refused = find(tmp_path, data.model_copy(update={"incomplete": False}))
+    assert [case.name for case in refused.cases] == [first.name]
+    assert {problem.case for problem in refused.problems} == {second.name}
+    assert len(refused.problems) == 2
+    second.segmentation.unlink()
+    assert [case.name for case in find(tmp_path, data).cases] == [first.name]  # without truth it cannot
+
+
+def test_holes_are_drawn_beside_what_files_lack(tmp_path):
+    """A third of three cases is to lack T1: one does of itself, so that none is taken away."""
+    place = tmp_path / "cases"
+    phantom.write(place, cases=4, seed=0, shape=(24, 28, 24), spacing=6.0)
+    train = opened(place, tmp_path, split={"counts": [3, 0, 1]}).train
+    lacking = next(case for case in find(place).cases if case.name == train[0].name)
+    lacking.given["T1"].unlink()
+    rate = {"T1": 0.34, "T2": 0.34}
+    inputs = opened(place, tmp_path, split={"counts": [3, 0, 1]}, missing=rate, incomplete=True)
+    without = [{*MODALITIES} - {*entry.modalities} for entry in inputs.train]
+    assert without[0] in ({"T1"}, {"T1", "T2"})
+    assert sorted(name for names in without for name in names) == ["T1", "T2"]
+    assert len(inputs.test) == 1

@@ -54,7 +54,12 @@ class Job:
 
     def plain(self) -> dict[str, Any]:
         """What the workers are given: plain values."""
-        splits = {"train": self.inputs.train, "validation": self.inputs.validation, "test": self.inputs.test}
+        splits = {
+            "train": self.inputs.train,
+            "validation": self.inputs.validation,
+            "test": self.inputs.test,
+            "incomplete": self.inputs.incomplete,
+        }
         return {
             "experiment": self.experiment.model_dump(mode="json"),
             "cell": str(self.cell.folder),

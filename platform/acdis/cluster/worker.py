@@ -162,7 +162,7 @@ def _run(job: dict[str, Any], group: Any, heartbeat: Heartbeat, listener: Callab
             write_json(cell.folder / "history.json", history)
             checkpoint.save(cell.weights, loop.final_state(trained, cell.folder))
         group.wait()
-    _evaluate(job, experiment, entries["test"], group, heartbeat)
+    _evaluate(job, experiment, entries["test"], entries["incomplete"], group, heartbeat)
     if group.leads:
         heartbeat.check()
         heartbeat.attempt.update(status="scored", loop_seconds=time.monotonic() - began)
@@ -198,13 +198,23 @@ def _capacity(trained: Any, cases: int, cell: Cell) -> dict[str, float]:
 
 
 def _evaluate(
-    job: dict[str, Any], experiment: Experiment, entries: list[Any], group: Any, heartbeat: Heartbeat
+    job: dict[str, Any],
+    experiment: Experiment,
+    entries: list[Any],
+    incomplete: list[Any],
+    group: Any,
+    heartbeat: Heartbeat,
 ) -> None:
-    """Score the test cases with the final weights; records and slices of the worst cases stay."""
+    """Score the test cases with the final weights; records and slices of the worst cases stay.
+
+    Args:
+        incomplete: test cases that lack modalities, whose records are a file of their own.
+    """
     import torch
 
     from acdis.evaluation.case_files import CaseFiles
     from acdis.evaluation.examples import Worst
+    from acdis.evaluation.incomplete import FILE
     from acdis.evaluation.records import write_parquet
     from acdis.training import checkpoint, loop, precision
 
@@ -219,13 +229,15 @@ def _evaluate(
     dtype = precision.autocast_dtype(experiment.training.precision)
     worst = Worst()
     files = CaseFiles(folder / "scored")  # of those that a kill did not cost
-    records = loop.score_share(
-        method, entries, experiment, experiment.evaluation, group, dtype, heartbeat, worst.add, files=files
-    )
+    how = experiment, experiment.evaluation, group, dtype, heartbeat
+    apart = loop.score_share(method, incomplete, *how, files=files) if incomplete else []
+    records = loop.score_share(method, entries, *how, worst.add, files=files)
     everyone = Worst(group.gather(worst.examples))
     if group.leads:
         heartbeat.check()
         everyone.save(folder / "examples")
+        if apart:
+            write_parquet(folder / FILE, apart)
         write_parquet(scores, records)
         files.remove()
     group.wait()

@@ -200,6 +200,11 @@ class Data(Config):
         description="share of crops centred on a lesion voxel; paper and RFNet: 0, uniform crops",
     )
     augmentation: Augmentation = Field(default_factory=Augmentation)
+    incomplete: bool = Field(
+        False,
+        description="whether cases whose files lack modalities take part with what they have; off: they are "
+        "refused. Those to be tested are scored on the subsets that they have, apart from the others",
+    )
     missing: Missing | None = Field(
         None,
         description="modalities that training cases are to lack, drawn by seed: {T1ce: 0.4, T2: 0.2, "

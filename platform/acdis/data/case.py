@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from acdis.data import schemes
+from acdis.data.problems import Note
 from acdis.data.schemes import Scheme
 from acdis.vocabulary import MODALITIES
 
@@ -64,6 +65,18 @@ class Case:
         """The case as if it had no other modality than these."""
         flair, t1ce, t1, t2 = (self.given.get(name) if name in modalities else None for name in MODALITIES)
         return replace(self, images=(flair, t1ce, t1, t2))
+
+
+def without(parts: Mapping[str, object]) -> list[str]:
+    """Modalities that a case has no file for, where it may go without them: it has another one."""
+    absent = [modality for modality in MODALITIES if not parts.get(modality)]
+    return absent if len(absent) < len(MODALITIES) else []
+
+
+def said(name: str, absent: Sequence[str]) -> Iterator[Note]:
+    """That a case takes part without these modalities."""
+    if absent:
+        yield Note(name, f"has no {' and no '.join(absent)}, and takes part without (data.incomplete)")
 
 
 def stem(name: str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from acdis.data import nnunet, schemes
-from acdis.data.case import NIFTI, SEGMENTATION, Case, stem
-from acdis.data.problems import Problem
+from acdis.data.case import NIFTI, SEGMENTATION, Case, said, stem, without
+from acdis.data.problems import Note, Problem
 from acdis.data.schemes import Scheme
 from acdis.errors import UserError
 from acdis.vocabulary import MODALITIES
@@ -16,7 +16,9 @@ from acdis.vocabulary import MODALITIES
 MSD_CHANNELS = (0, 2, 1, 3)
 
 
-def training_images(images: Path, labelled: Scheme | None) -> Iterator[Case | Problem]:
+def training_images(
+    images: Path, labelled: Scheme | None, incomplete: bool = False
+) -> Iterator[Case | Problem | Note]:
     """`imagesTr` of nnU-Net (a file per channel, `dataset.json` beside it) or of MSD Task01 (a 4-D file)."""
     labels = images.parent / "labelsTr"
     stems = {folder: _stems(folder) for folder in (images, labels)}
@@ -24,7 +26,7 @@ def training_images(images: Path, labelled: Scheme | None) -> Iterator[Case | Pr
     if channels:
         for path in strangers:
             yield Problem(stem(path.name), path, "is not named <case>_0000 as the others are; take it away")
-        yield from _nnunet(images, channels, stems[labels], labelled)
+        yield from _nnunet(images, channels, stems[labels], labelled, incomplete)
         return
     description = images.parent / "dataset.json"
     if description.is_file():
@@ -48,18 +50,21 @@ def _nnunet(
     channels: Mapping[str, Mapping[int, Path]],
     labels: Mapping[str, Path],
     labelled: Scheme | None,
-) -> Iterator[Case | Problem]:
+    incomplete: bool,
+) -> Iterator[Case | Problem | Note]:
     description = nnunet.describe(images.parent / "dataset.json", labelled)
     for name in sorted(channels.keys() | labels.keys()):
-        files = channels.get(name, {})
-        missing = [m for m in MODALITIES if description.channels[m] not in files]
+        files = {m: channels.get(name, {}).get(description.channels[m]) for m in MODALITIES}
+        absent = without(files) if incomplete else []
+        missing = [m for m in MODALITIES if files[m] is None and m not in absent]
         for modality in missing:
             number = description.channels[modality]
             yield Problem(name, images / f"{name}_{number:04d}.nii.gz", f"{modality} is missing")
         if name not in labels:
             yield Problem(name, images.parent / "labelsTr" / f"{name}.nii.gz", f"{SEGMENTATION} is missing")
         elif not missing:
-            flair, t1ce, t1, t2 = (files[description.channels[modality]] for modality in MODALITIES)
+            yield from said(name, absent)
+            flair, t1ce, t1, t2 = (files[modality] for modality in MODALITIES)
             paths = (flair, t1ce, t1, t2)
             yield Case(name, paths, labels[name], "nnunet", scheme=description.scheme)
 

@@ -30,15 +30,21 @@ class Inputs:
     test: tuple[Entry, ...]
     notes: tuple[str, ...] = ()  # what was taken for what, a line for all cases of a kind
     sizes: tuple[int, int, int] | None = None  # of the three parts, where the cases are not here
+    incomplete: tuple[Entry, ...] = ()  # test cases that lack modalities, and stand apart
 
     @property
     def counts(self) -> tuple[int, int, int]:
         """How many train, validate and test."""
-        return self.sizes or (len(self.train), len(self.validation), len(self.test))
+        return self.sizes or (len(self.train), len(self.validation), len(self.tested))
+
+    @property
+    def tested(self) -> tuple[Entry, ...]:
+        """All cases that are scored."""
+        return (*self.test, *self.incomplete)
 
     def for_scoring(self, scored: bool) -> Inputs:
         """These, or without test cases where nothing is to be scored."""
-        return self if scored else replace(self, test=())
+        return self if scored else replace(self, test=(), incomplete=())
 
     @property
     def scores(self) -> bool:
@@ -54,7 +60,7 @@ class Inputs:
     @property
     def test_fingerprint(self) -> str:
         """Of the cases that are scored."""
-        return fingerprints.data_fingerprint(self.test)
+        return fingerprints.data_fingerprint(self.tested)
 
 
 @dataclass(frozen=True)
@@ -171,12 +177,34 @@ def _with_holes(dataset: FoundCases, train: Sequence[str], data: Data) -> FoundC
 
 
 def _inputs(entries: Mapping[str, Entry], lists: splits.Lists, notes: tuple[str, ...]) -> Inputs:
-    return Inputs(
-        tuple(entries[name] for name in lists.train),
-        tuple(entries[name] for name in lists.validation),
-        tuple(entries[name] for name in lists.test),
-        notes,
+    train, validation, test = (
+        [entries[name] for name in part] for part in (lists.train, lists.validation, lists.test)
     )
+    whole, incomplete = to_score(test)
+    validated, left_out = _apart(validation)
+    if left_out:
+        notes = (*notes, f"{len(left_out)} of {len(validation)} validation cases lack modalities: left out")
+    return Inputs(tuple(train), validated, whole, notes, incomplete=incomplete)
+
+
+def to_score(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """Cases with all four modalities, and those that lack some and are scored apart.
+
+    Raises:
+        UserError: all of them lack some, so that there is no mean of the 15 subsets.
+    """
+    whole, incomplete = _apart(entries)
+    if incomplete and not whole:
+        raise UserError(
+            f"all {len(entries)} cases to be scored lack modalities: the mean of the 15 subsets needs some "
+            "that have all four"
+        )
+    return whole, incomplete
+
+
+def _apart(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    whole = tuple(entry for entry in entries if entry.modalities == MODALITIES)
+    return whole, tuple(entry for entry in entries if entry.modalities != MODALITIES)
 
 
 def _unprepared(data: Data, lists: splits.Lists) -> Unprepared:
@@ -207,8 +235,8 @@ def open_for_learning(
     dataset = _with_holes(dataset, lists.train, data)
     wanted = (*lists.train, *lists.validation)
     entries = prepare_cases(dataset.only(wanted), wanted, data, base, processes, progress)
-    train, validation = (tuple(entries[name] for name in part) for part in (lists.train, lists.validation))
-    return Inputs(train, validation, (), notes_of(dataset, entries.values(), lists.train)), lists.test
+    learning = replace(lists, test=())
+    return _inputs(entries, learning, notes_of(dataset, entries.values(), lists.train)), lists.test
 
 
 def notes_of(dataset: FoundCases, entries: Iterable[Entry], train: Sequence[str] = ()) -> tuple[str, ...]:

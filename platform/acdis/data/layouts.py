@@ -15,7 +15,7 @@ from pathlib import Path
 
 from acdis import config
 from acdis.data import data_sets, file_names
-from acdis.data.case import NIFTI, SEGMENTATION, Case, stem
+from acdis.data.case import NIFTI, SEGMENTATION, Case, said, stem, without
 from acdis.data.images_tr import training_images
 from acdis.data.patients import Patients, alike
 from acdis.data.problems import Note, Problem
@@ -57,7 +57,12 @@ def find(root: Path, data: config.Data | None = None) -> Finding:
     data = data or config.Data()
     if not os.path.isdir(root):  # unlike pathlib's it is false for names that cannot be
         raise UserError(f"{root}: is not a folder; give the folder that holds the cases")
-    items = list(_by_patterns(root, data.files) if data.files else _by_names(root, data_sets.told(data)))
+    told = data_sets.told(data)
+    items = list(
+        _by_patterns(root, data.files, data.incomplete)
+        if data.files
+        else _by_names(root, told, data.incomplete)
+    )
     cases = [item for item in items if isinstance(item, Case)]
     problems = [item for item in items if isinstance(item, Problem)]
     notes = [item for item in items if isinstance(item, Note)]
@@ -121,12 +126,14 @@ class _Apart:
     problems: tuple[Problem, ...]
 
 
-def _by_names(root: Path, labelled: Scheme | None) -> Iterator[Case | Problem | Note | _Apart]:
+def _by_names(
+    root: Path, labelled: Scheme | None, incomplete: bool
+) -> Iterator[Case | Problem | Note | _Apart]:
     """Cases by the built-in names; `labelled` is what the configuration says of labels."""
     scattered: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for folder, names in _folders(root):
         if folder.name == "imagesTr":
-            yield from training_images(folder, labelled)
+            yield from training_images(folder, labelled, incomplete)
             continue
         groups: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
         strangers: list[str] = []
@@ -143,7 +150,9 @@ def _by_names(root: Path, labelled: Scheme | None) -> Iterator[Case | Problem | 
         strangers += _without_images(groups)
         yield from _odd_segmentation(groups, folder, strangers)
         assembled = [
-            item for name, parts in groups.items() for item in _assemble(name, folder, parts, strangers)
+            item
+            for name, parts in groups.items()
+            for item in _assemble(name, folder, parts, strangers, incomplete)
         ]
         if not groups and not elsewhere:
             unknown = Problem(folder.name, folder, file_names.unknown(strangers))
@@ -154,7 +163,7 @@ def _by_names(root: Path, labelled: Scheme | None) -> Iterator[Case | Problem | 
         else:
             yield from assembled
     for name, parts in scattered.items():
-        yield from _assemble(name, next(iter(parts.values()))[0].parent, parts, ())
+        yield from _assemble(name, next(iter(parts.values()))[0].parent, parts, (), incomplete)
 
 
 def _without_images(groups: dict[str, dict[str, list[Path]]]) -> list[str]:
@@ -176,19 +185,21 @@ def _odd_segmentation(
 
 
 def _assemble(
-    name: str, folder: Path, parts: Mapping[str, list[Path]], strangers: Sequence[str]
-) -> Iterator[Case | Problem]:
+    name: str, folder: Path, parts: Mapping[str, list[Path]], strangers: Sequence[str], incomplete: bool
+) -> Iterator[Case | Problem | Note]:
     whole = True
+    absent = without(parts) if incomplete else []
     for part in file_names.PARTS:
         files = parts.get(part, [])
-        if len(files) != 1:
+        if len(files) != 1 and part not in absent:
             whole = False
             wanted = folder / file_names.expected(name, part, parts)
             several = ", ".join(file.name for file in files)
             reason = f"several files for {part}: {several}" if files else file_names.missing(part, strangers)
             yield Problem(name, wanted, reason)
     if whole:
-        flair, t1ce, t1, t2 = (parts[modality][0] for modality in MODALITIES)
+        yield from said(name, absent)
+        flair, t1ce, t1, t2 = (next(iter(parts.get(modality, ())), None) for modality in MODALITIES)
         layout, known = data_sets.of_case(name, folder, parts)
         yield Case(
             name,
@@ -199,7 +210,9 @@ def _assemble(
         )
 
 
-def _by_patterns(root: Path, patterns: config.FilePatterns) -> Iterator[Case | Problem]:
+def _by_patterns(
+    root: Path, patterns: config.FilePatterns, incomplete: bool
+) -> Iterator[Case | Problem | Note]:
     """Cases by `data.files`: `{case}` is the name, `*` anything within one folder's or file's name."""
     expressions = {part: _expression(pattern, part) for part, pattern in patterns.parts().items()}
     groups: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -211,7 +224,8 @@ def _by_patterns(root: Path, patterns: config.FilePatterns) -> Iterator[Case | P
                 if match is not None:
                     groups[match["case"]][part].append(path)
     for name, parts in sorted(groups.items()):
-        lacking = [part for part in file_names.PARTS if len(parts.get(part, ())) != 1]
+        absent = without(parts) if incomplete else []
+        lacking = [part for part in file_names.PARTS if len(parts.get(part, ())) != 1 and part not in absent]
         for part in lacking:
             several = ", ".join(str(file.relative_to(root)) for file in parts.get(part, ()))
             reason = (
@@ -219,7 +233,8 @@ def _by_patterns(root: Path, patterns: config.FilePatterns) -> Iterator[Case | P
             )
             yield Problem(name, root / patterns.parts()[part].replace("{case}", name), reason)
         if not lacking:
-            flair, t1ce, t1, t2 = (parts[modality][0] for modality in MODALITIES)
+            yield from said(name, absent)
+            flair, t1ce, t1, t2 = (next(iter(parts.get(modality, ())), None) for modality in MODALITIES)
             paths = (flair, t1ce, t1, t2)
             yield Case(name, paths, parts[SEGMENTATION][0], "brats2021", naming="data.files")
 

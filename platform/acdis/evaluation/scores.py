@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from acdis.errors import UserError
-from acdis.evaluation import floor_files
+from acdis.evaluation import floor_files, incomplete
 from acdis.evaluation.calibration import BINS
 from acdis.evaluation.floor_files import Floors
+from acdis.evaluation.incomplete import Pattern
 from acdis.evaluation.metrics import HD95_CONVENTIONS, HD95_ONE_EMPTY
 from acdis.evaluation.records import Record, limit, read_table, records_in, summarise
 from acdis.files import opened, reason
@@ -54,6 +55,7 @@ class Scores:
     patients: tuple[str, ...] = ()
     floors: Floors | None = None
     further: Mapping[str, np.ndarray] = field(default_factory=dict)
+    incomplete: tuple[Pattern, ...] = ()
     truth: np.ndarray | None = None
     calibration: np.ndarray | None = None
     hd95_convention: str = "max"
@@ -115,7 +117,13 @@ def read_file(path: Path) -> Scores:
         raise UserError(
             f"{path}: per-case scores cannot be read ({reason(error)}); evaluate the run again"
         ) from None
-    return replace(scores, floors=floor_files.usable(path.with_name(floor_files.FILE)))
+    return beside(scores, path.parent)
+
+
+def beside(scores: Scores, evaluation: Path) -> Scores:
+    """With what else stands in an evaluation's folder: floors, and test cases that lack modalities."""
+    floors = floor_files.usable(evaluation / floor_files.FILE)
+    return replace(scores, floors=floors, incomplete=incomplete.usable(evaluation / incomplete.FILE))
 
 
 def from_records(records: Sequence[Record]) -> Scores:

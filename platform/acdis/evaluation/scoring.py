@@ -17,6 +17,7 @@ from acdis.data.preprocess import Meta, labels_to_native, regions_to_native, to_
 from acdis.evaluation.calibration import Counts, counts
 from acdis.evaluation.case_files import CaseFiles
 from acdis.evaluation.examples import SHOWN, Example, Slices
+from acdis.evaluation.incomplete import subsets_of
 from acdis.evaluation.map_scores import LabelMap, MapScores
 from acdis.evaluation.metric_pool import MetricPool
 from acdis.evaluation.metrics import region_mask
@@ -70,7 +71,7 @@ def score(
     files: CaseFiles | None = None,
     processes: int = 0,
 ) -> list[Record]:
-    """Score cases on subsets × 3 regions, at the case's own spacing.
+    """Score cases on subsets × 3 regions, at the case's own spacing; of the subsets those that a case has.
 
     Args:
         dtype: of autocast; none for fp32.
@@ -104,8 +105,9 @@ def score(
                 case.slices = Slices(entry) if keep else None
                 at = case.slices.at if case.slices else None
                 count = _counter(method, entry) if "calibration" in evaluation.metrics else None
-                maps = _predicted_maps(method, entry, evaluation, device, dtype, subsets, data, count)
-                for subset, (labels, counted) in zip(subsets, maps, strict=True):
+                own = subsets_of(entry.modalities, subsets)
+                maps = _predicted_maps(method, entry, evaluation, device, dtype, own, data, count)
+                for subset, (labels, counted) in zip(own, maps, strict=True):
                     shown = at if subset in SHOWN else None
                     given = LabelMap(entry, subset, labels, evaluation, shown, counted)
                     case.maps.append((subset, pool.submit(given)))

@@ -205,9 +205,15 @@ def _check_pieces(scaling: config.Scaling, option: str | None) -> None:
 
 def _check_missing(experiment: config.Experiment, reason: str | None) -> None:
     """Cases that lack modalities, for a method that can learn from such."""
-    if experiment.data.missing is not None and reason is not None:
-        phrase = f"data.missing: {experiment.method.name} cannot be trained with it: {reason}"
-        raise config.InvalidError([(("data", "missing"), phrase)])
+    if reason is None:
+        return
+    for key, asked in (
+        ("missing", experiment.data.missing is not None),
+        ("incomplete", experiment.data.incomplete),
+    ):
+        if asked:
+            phrase = f"data.{key}: {experiment.method.name} cannot be trained with it: {reason}"
+            raise config.InvalidError([(("data", key), phrase)])
 
 
 def parts(experiment: config.Experiment) -> dict[str, dict[str, Any]]:

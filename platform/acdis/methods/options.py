@@ -27,7 +27,7 @@ class MethodOptions(Config):
         return None
 
     def needs_whole_cases(self) -> str | None:
-        """Why it cannot be trained where cases lack modalities (`data.missing`); none: it can."""
+        """Why it cannot be trained on cases that lack modalities (`data.missing`); none: it can."""
         return "its losses are written for cases that have all four modalities"
 
     def roles(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from acdis import files, home
 from acdis.cells import Cell, read_json
 from acdis.cells.schemas import DamagedError
 from acdis.errors import UserError
-from acdis.evaluation import floor_files
+from acdis.evaluation import floor_files, incomplete
 from acdis.evaluation.scores import Scores, read_scores
 from acdis.report.collect import records_file, without_passwords
 from acdis.report.facts import LARGEST as LARGEST_FACTS
@@ -129,6 +129,8 @@ def _scores(specs: Sequence[SpecFacts], base: Path) -> Iterator[tuple[str, bytes
         yield _records(cell, evaluation), path.read_bytes()
         if known := floor_files.usable(path.with_name(floor_files.FILE)):
             yield _floors(cell, evaluation), floor_files.dump(known)
+        if (apart := path.with_name(incomplete.FILE)).is_file():
+            yield _incomplete(cell, evaluation), apart.read_bytes()
 
 
 def _sources(paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
@@ -170,6 +172,10 @@ def _floors(cell: str, evaluation: str) -> str:
     return f"cells/{cell}/evaluations/{evaluation}/{floor_files.FILE}"
 
 
+def _incomplete(cell: str, evaluation: str) -> str:
+    return f"cells/{cell}/evaluations/{evaluation}/{incomplete.FILE}"
+
+
 def is_bundle(path: Path) -> bool:
     """By its name: specs are YAML."""
     return path.suffix.lower() == ".zip"
@@ -188,8 +194,12 @@ def read(path: Path) -> tuple[list[SpecFacts], Reader]:
     def scores(cell: str, evaluation: str) -> Scores:
         name = _records(cell, evaluation)
         case_scores = read_scores(io.BytesIO(_member(archive, path, name, LARGEST_SCORES)), f"{path}: {name}")
+        beside, members = _incomplete(cell, evaluation), archive.namelist()
+        if beside in members:
+            content = _member(archive, path, beside, LARGEST_SCORES)
+            case_scores = replace(case_scores, incomplete=incomplete.parse(content, f"{path}: {beside}"))
         beside = _floors(cell, evaluation)
-        if beside not in archive.namelist():
+        if beside not in members:
             return case_scores
         content = _member(archive, path, beside, floor_files.LARGEST)
         return replace(case_scores, floors=floor_files.parse(content, f"{path}: {beside}"))

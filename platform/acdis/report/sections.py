@@ -12,6 +12,7 @@ from acdis.report import (
     floats,
     floors,
     other_sources,
+    patterns,
     phrases,
     ranked,
     strata,
@@ -94,6 +95,10 @@ def _spec(
     if kinds is not None:
         about = f"{title}. Dice in per cent by kind of case, mean over cases, 15 subsets and seeds."
         yield _for_latex(kinds, about, f"{spec.name}-kinds", warned, plain)
+    lacking = patterns.section(rows, labels)
+    if lacking is not None:
+        about = " ".join((f"{title}.", *lacking.text))
+        yield _for_latex(lacking, about, f"{spec.name}-patterns", warned, plain)
     calibrated = calibration.section(rows, labels)
     if calibrated is not None:
         about = " ".join((f"{title}.", *calibrated.text))

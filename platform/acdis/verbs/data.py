@@ -48,9 +48,8 @@ def check(root: Path, path: Path | None, overrides: list[str]) -> None:
             display.say(f"no case holds {' or '.join(absent)}: are these the segmentations, and not masks?")
         bad = len({problem.case for problem in problems})
         persons = len({case.patient for case in finding.cases})
-        display.say(
-            f"{len(finding.cases)} scans of {persons} patients with all their files, {bad} with problems"
-        )
+        having = "with a segmentation and an image at least" if data.incomplete else "with all their files"
+        display.say(f"{len(finding.cases)} scans of {persons} patients {having}, {bad} with problems")
         if data.split.train is not None or data.split.counts is not None:
             for line in _split_lines(reports, data):
                 display.say(line)

@@ -49,7 +49,7 @@ def job_of(experiment: Experiment, inputs: Inputs, base: Path, tags: dict[str, s
 
 def split_names(inputs: Inputs) -> dict[str, list[str]]:
     """Which cases did what: kept with the cell, so that it can be scored again."""
-    parts = {"train": inputs.train, "validation": inputs.validation, "test": inputs.test}
+    parts = {"train": inputs.train, "validation": inputs.validation, "test": inputs.tested}
     return {name: [entry.name for entry in entries] for name, entries in parts.items()}
 
 
@@ -128,11 +128,11 @@ def _refuse_seen(experiment: Experiment, inputs: Inputs, base: Path) -> None:
     """What a parent was trained on is no test of its child."""
     for role, name in experiment.method.parents.items():
         parent = Cell(home.cells(base) / name)
-        if (parent.folder / "config.yaml").is_file() and (known := seen.reasons(parent, inputs.test)):
+        if (parent.folder / "config.yaml").is_file() and (known := seen.reasons(parent, inputs.tested)):
             few = ", ".join(list(known)[:3]) + (" …" if len(known) > 3 else "")
             raise UserError(
                 f"method.parents.{role}: {name} was trained or chosen on {len(known)} of the "
-                f"{len(inputs.test)} test cases ({few}): name one that has not seen them, or other test cases"
+                f"{len(inputs.tested)} test cases ({few}): name one that has not seen them, or others to test"
             )
 
 

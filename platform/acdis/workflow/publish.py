@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from acdis.cells import Cell, read_json
 from acdis.cells.schemas import DamagedError
 from acdis.config import Evaluation, Experiment, flatten
-from acdis.evaluation import floor_files
+from acdis.evaluation import floor_files, incomplete
 from acdis.evaluation.records import read_parquet, summarise
-from acdis.evaluation.scores import from_records
+from acdis.evaluation.scores import beside, from_records
 from acdis.files import write_json, write_text
-from acdis.report import figures, floors, tables
+from acdis.report import figures, floors, patterns, tables
 from acdis.tracking.epochs import epoch_values, history_entry
 from acdis.tracking.journal import epochs_of
 from acdis.tracking.runs import RunTracker
@@ -44,14 +43,15 @@ def scores(tracker: RunTracker, evaluation: Path, settings: Evaluation, title: s
     """Summary metrics, per-case records, table and pictures of one evaluation; returns the table."""
     records = read_parquet(evaluation / "records.parquet")
     summary = summarise(records)
-    scored = replace(from_records(records), floors=floor_files.usable(evaluation / floor_files.FILE))
-    told = [*tables.notes(scored, settings.et_minimum), *floors.notes(scored)]
+    scored = beside(from_records(records), evaluation)
+    told = [*tables.notes(scored, settings.et_minimum), *patterns.notes(scored), *floors.notes(scored)]
     if settings.post_processing:
         told.append(f"Labels were post-processed: {settings.processing_in_words()}.")
     text = tables.markdown(summary, title, told, floors.below(scored), floors.columns(scored))
     write_text(evaluation / TABLE, text)
     tracker.log_metrics(summary)
     kept = ["records.parquet", TABLE, *([floor_files.FILE] if scored.floors else [])]
+    kept += [incomplete.FILE] if scored.incomplete else []
     if scored.calibration is not None:
         pooled = scored.calibration.sum(axis=0)
         figures.reliability(evaluation / RELIABILITY, pooled, f"{title}: all test cases and subsets together")

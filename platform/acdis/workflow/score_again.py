@@ -12,7 +12,7 @@ from acdis.cells import Cell
 from acdis.cluster.train import Job
 from acdis.config import Experiment, Split, flatten
 from acdis.data.found_cases import find_cases
-from acdis.data.inputs import Inputs, prepare_cases
+from acdis.data.inputs import Inputs, prepare_cases, to_score
 from acdis.data.patients import Patients
 from acdis.data.prepared_case import Entry
 from acdis.data.splits import from_files
@@ -27,7 +27,7 @@ from acdis.workflow.jobs import tracking_of
 from acdis.workflow.life import opened, tracker_of
 
 #: Of the training's data these may differ in another folder; they are its own there.
-_OF_THE_FOLDER = ("files", "labels", "scheme", "patients")
+_OF_THE_FOLDER = ("files", "labels", "scheme", "patients", "incomplete")
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ def score_again(request: Request, base: Path, display: Display) -> ScoredAgain:
         entries = _entries(cell, experiment, base, request.root, request.split, display)
         if not request.with_trained:
             entries = unseen(original, entries, display.say)  # a copy has no parents beside it
-        inputs = Inputs((), (), tuple(entries))
+        whole, incomplete = to_score(entries)
+        inputs = Inputs((), (), whole, incomplete=incomplete)
         folder = cell.evaluations / cells.evaluation_name(experiment, inputs.test_fingerprint)
         job = Job(experiment, cell, inputs, folder, tracking_of(experiment, base), base)
-        display.say(f"scoring {cell.name} on {len(inputs.test)} cases")
+        display.say(f"scoring {cell.name} on {len(inputs.tested)} cases")
         before = (*original.evaluations.glob("*"), *cell.evaluations.glob("*"))
         floor_files.place_again(folder, before, inputs.test, experiment.data.background)
         _score(job, display)
