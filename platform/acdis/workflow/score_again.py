@@ -98,7 +98,7 @@ def _experiment(cell: Cell, root: Path | None, overrides: Sequence[str]) -> Expe
                 f"override {override!r}: evaluation takes evaluation.…, scaling.… and tracking.… only, and "
                 f"with --root {', '.join(f'data.{name}' for name in _OF_THE_FOLDER)}"
             )
-    fresh = [f"{name}=null" for name in names]
+    fresh = [f"{name}={'false' if name == 'data.incomplete' else 'null'}" for name in names]
     experiment = cell.experiment([*fresh, *overrides])
     if root is None:
         return experiment
