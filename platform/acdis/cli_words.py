@@ -58,7 +58,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "report figures": (
         "report figures acdis-0d1a7",
-        "report figures acdis-0d1a7 rfnet-51c2e --case Phantom_00007 --slice 80 --subset FLAIR,FLAIR_T1ce",
+        "report figures acdis-0d1a7 rfnet-51c2e --case Phantom_00007 --slice 20 --subset FLAIR,FLAIR_T1ce",
         "report figures acdis-0d1a7 --format pdf --dpi 300 --no-title --out figures",
     ),
     "search": ("search ablations/search.yaml", "search ablations/search.yaml training.epochs=8"),

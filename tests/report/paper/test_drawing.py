@@ -87,7 +87,7 @@ def test_every_format_and_the_caption_beside_them(tmp_path: Path) -> None:
     assert b"/FontType 3" not in pdf  # journals refuse Type 3 fonts
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     words = " ".join(caption.decode().split())
-    assert words.startswith("Figure 5: segmentations from subsets of modalities Each row is given")
+    assert words.startswith("Figure 5: segmentations from subsets of modalities. Each row is given")
     assert words.endswith("case1 (a phantom, not a patient), axial slice 7 of its file. One case of one "
         "training and seed: an illustration, no evidence.")  # fmt: skip
     again = _draw(tmp_path / "again", Style(("png", "pdf", "svg")))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +90,19 @@ def test_a_slice_of_the_file_is_found_again(entry: Entry, experiment: Callable[.
             UserError, match=rf"--slice {index}: .* slices {first} to {first + deepest - 1} of"
         ):
             figure_arrays.prepared_slice(entry, index)
+
+
+def test_a_slice_of_the_box_without_brain_is_refused(entry: Entry, tmp_path: Path) -> None:
+    """`data.min_size` may make the box larger than the brain."""
+    shutil.copytree(entry.path, tmp_path / "copy")
+    images = np.array(entry.images())
+    images[..., -3:] = 0
+    np.save(tmp_path / "copy" / "image.npy", images)
+    wider = replace(entry, path=tmp_path / "copy")
+    first, deepest = entry.meta.box.start[2], images.shape[3]
+    assert figure_arrays.prepared_slice(wider, first + deepest - 4) == deepest - 4
+    with pytest.raises(UserError, match=rf"slices {first} to {first + deepest - 4} of its file"):
+        figure_arrays.prepared_slice(wider, first + deepest - 3)
 
 
 def test_a_slice_of_a_file_with_finer_slices(entry: Entry) -> None:

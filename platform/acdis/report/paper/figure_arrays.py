@@ -253,14 +253,14 @@ def prepared_slice(entry: Entry, index: int) -> int:
     Raises:
         UserError: the case has no such slice, or no brain there.
     """
-    meta, slices = entry.meta, entry.labels().shape[2]
+    meta = entry.meta
     voxel = int((index + 0.5) * meta.native_spacing[2] / meta.spacing[2]) - meta.box.start[2]
-    last = meta.native_shape[2] - 1
-    if 0 <= index <= last and 0 <= voxel < slices:
+    brain = (np.asarray(entry.images()) != 0).any((0, 1, 2))
+    if 0 <= index < meta.native_shape[2] and 0 <= voxel < len(brain) and brain[voxel]:
         return voxel
-    first, end = max(_in_file(entry, 0), 0), min(_in_file(entry, slices - 1), last)
+    first, last = (_in_file(entry, int(np.flatnonzero(brain)[end])) for end in (0, -1))
     raise UserError(
-        f"--slice {index}: {entry.name} has brain in the axial slices {first} to {end} of its file"
+        f"--slice {index}: {entry.name} has brain in the axial slices {first} to {last} of its file"
     )
 
 

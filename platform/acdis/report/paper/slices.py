@@ -112,7 +112,8 @@ def finish(figure: Any, path: Path, style: Style, title: str, text: str) -> list
     if style.titles:
         figure.suptitle(mathtext(title), fontsize=10, x=0.01, ha="left")
     pictures = [path.with_name(f"{path.name}.{form}") for form in style.formats]
-    save(figure, *pictures, dpi=style.dpi, title="; ".join(title.splitlines()), text=text)
+    headline = "; ".join(title.splitlines())
+    save(figure, *pictures, dpi=style.dpi, title=headline, text=text)
     caption = path.with_name(f"{path.name}.txt")
-    write_text(caption, f"{title}\n\n{textwrap.fill(text, _WIDTH)}\n")
+    write_text(caption, "\n\n".join(textwrap.fill(part, _WIDTH) for part in (f"{headline}.", text)) + "\n")
     return [*pictures, caption]
