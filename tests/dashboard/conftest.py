@@ -220,6 +220,7 @@ method: {options: {base_width: 4, levels: 3, synthesis_start: 2}}
 training: {epochs: 3, iterations: 2, batch_size: 2, learning_rate: 1.0e-3, precision: fp32, validate_every: 3}
 evaluation: {window: [16, 16, 16], stride: [16, 16, 16], metrics: [calibration]}
 scaling: {cpus_per_worker: 1}
+tracking: {system_metrics: true}
 """
 TINY_SPEC = """
 title: "Table 3: the synthesis loss, tiny"

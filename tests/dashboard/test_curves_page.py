@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from starlette.testclient import TestClient
 
-from acdis.tracking import journal
+from acdis.dashboard.app import pages
+from acdis.dashboard.settings import Settings
+from acdis.dashboard.state import Site
+from acdis.tracking import default_uri, journal
 
 
 def history(level: float, epochs: int = 5) -> list[dict[str, Any]]:
@@ -201,3 +205,18 @@ def test_hostile_names_of_terms(trained: Any) -> None:
     assert "<img src=x" not in page.text
     assert len(curves(page.text)) == 36
     assert "more curves can be chosen above" in page.text
+
+
+def test_system_metrics_of_a_training_are_in_mlflow_and_no_curves_here(ablated: Any) -> None:
+    """A point for each of three epochs, under the names that MLflow's own page shows."""
+    from mlflow import MlflowClient
+
+    uri = default_uri(ablated.base)
+    site = Site(Settings(ablated.base, uri, (ablated.spec,)))
+    client = MlflowClient(uri)
+    for run in site.runs().values():
+        points = client.get_metric_history(run.id, "system/cpu_utilization_percentage")
+        assert [point.step for point in points] == [1, 2, 3]
+        assert all(0 <= point.value <= 100 for point in points)
+    page = TestClient(pages(site), root_path="/acdis").get("/acdis/curves?spec=tiny_table").text
+    assert "system/" not in page

@@ -48,7 +48,7 @@ def make_cell():
         tree = {**TREE, "seed": seed}
         for key, value in (changes or {}).items():
             part, _, name = key.partition(".")
-            tree[part] = {**tree[part], name: value}
+            tree[part] = {**tree.get(part, {}), name: value}
         experiment = methods.resolve(config.parse(tree, "test"))
         name = cells.cell_name(experiment, f"data{seed}", methods.version(experiment.method.name))
         splits = {"train": list(names), "validation": [], "test": []}

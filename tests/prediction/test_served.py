@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from acdis.cluster import head
+from acdis.cluster.train import Job
+from acdis.config import Tracking
+from acdis.data.inputs import Inputs
 from acdis.data.scan import read
 from acdis.errors import UserError
 from acdis.prediction import program
@@ -23,6 +26,8 @@ from acdis.prediction.served import Served
 from acdis.tracking import default_uri, open_store
 from acdis.tracking.models import log_model
 from acdis.verbs import hand_on
+from acdis.workflow import logged_models
+from acdis.workflow.life import complete
 
 pytestmark = pytest.mark.slow
 PRINT = "0123456789abcdef" * 4
@@ -175,3 +180,36 @@ def _ask(port, tree):
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise AssertionError(error.read().decode()[-3000:]) from None
+
+
+def test_a_cell_that_is_scored_becomes_a_model_once(make_cell, tmp_path, logged, monkeypatch):
+    """With `tracking.log_model`; the second time it is there. What MLflow refuses costs a line, no cell."""
+    monkeypatch.setattr(program, "write", lambda *_: 0.0)
+    uri = default_uri(logged[0])
+    tracking = {"tracking.uri": uri, "tracking.log_model": True, "tracking.register_as": "finished"}
+    cell = make_cell(tmp_path, 3, tracking)
+    experiment = cell.experiment()
+    place = {"uri": uri, "experiment": "acdis"}
+    job = Job(experiment, cell, Inputs((), (), ()), cell.evaluations / "none", place, tmp_path)
+    said = []
+    for _ in range(2):
+        with cell.alone():
+            complete(job, {}, pytest.fail, said.append)
+    (line,) = (line for line in said if line.startswith("MLflow: models:/"))
+    assert line.endswith(", finished version 1")
+    client = open_store(uri)
+    model = client.get_logged_model(line.split("models:/")[1].split(",")[0])
+    assert (model.name, str(model.status)) == (cell.name, "READY")
+    assert client.get_run(model.source_run_id).data.tags["acdis.cell"] == cell.name
+    assert {metric.key: metric.value for metric in model.metrics}["dice/WT/mean"] == pytest.approx(0.8)
+    assert not list(cell.folder.glob(".export-*"))
+    (version,) = client.search_model_versions("name = 'finished'")
+    assert version.source == f"models:/{model.model_id}"
+    logged_models.export_and_log(cell, place | {"uri": "sqlite:////dev/null/mlflow.db"}, None, said.append)
+    assert f"not logged as a model: `export {cell.name} DIR --log-model` does that later" in said[-1]
+
+
+def test_a_registered_name_needs_a_model():
+    for wrong in ({"register_as": "a"}, {"log_model": True, "register_as": "a/b"}):
+        with pytest.raises(ValueError, match="register_as"):
+            Tracking(**wrong)

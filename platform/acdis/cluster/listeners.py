@@ -91,12 +91,17 @@ class Listener:
     """Sends a training's events to the cell's state, to its journal, to the store, and to Ray.
 
     Not to MLflow: a worker need not reach its server. The driver sends what the journal says.
+
+    Args:
+        measured: see `EpochLog`.
     """
 
-    def __init__(self, heartbeat: Heartbeat, group: Any, store: CellStore | None = None) -> None:
+    def __init__(
+        self, heartbeat: Heartbeat, group: Any, store: CellStore | None = None, measured: bool = False
+    ) -> None:
         self.cell, self.group, self.store = heartbeat.cell, group, store
         self.heartbeat = heartbeat
-        self.log = EpochLog(self.cell.folder) if group.leads else None
+        self.log = EpochLog(self.cell.folder, measured) if group.leads else None
 
     def __call__(self, event: Any) -> None:
         from acdis.training.events import EpochEnd
@@ -104,6 +109,11 @@ class Listener:
         self.heartbeat(event)
         if isinstance(event, EpochEnd):
             self._epoch(event)
+
+    def close(self) -> None:
+        """When the training is over."""
+        if self.log:
+            self.log.close()
 
     def _epoch(self, event: Any) -> None:
         import ray.train

@@ -54,9 +54,10 @@ def run(job: dict[str, Any]) -> str | None:
         _introduce(attempt, group.world, {key: before[key] for key in _KEPT if key in before})
         if store:
             store.push_attempts()  # for who was given up on a machine that does not see this folder
+    heartbeat = Heartbeat(cell, group, attempt, store)
+    listener = Listener(heartbeat, group, store, job["experiment"]["tracking"]["system_metrics"])
     try:
-        heartbeat = Heartbeat(cell, group, attempt, store)
-        _run(job, group, heartbeat, Listener(heartbeat, group, store))
+        _run(job, group, heartbeat, listener)
     except AskedToStop as asked:
         if group.leads:
             attempt.update(status="stopped", reason=str(asked))
@@ -71,6 +72,7 @@ def run(job: dict[str, Any]) -> str | None:
         if group.world > 1 and user_error:
             raise
     finally:
+        listener.close()
         if store and group.leads:
             store.push()
     return None
@@ -120,7 +122,8 @@ def run_alone(job: dict[str, Any], tell: Callable[[Any], None], device: str = "c
     cell, group = Cell(Path(job["cell"])), Group(device=torch.device(device))
     attempt = Attempt(cell.folder, *attempts.fresh(cell.folder))
     _introduce(attempt, group.world, {})
-    heartbeat, log = Heartbeat(cell, group, attempt), EpochLog(cell.folder)
+    heartbeat = Heartbeat(cell, group, attempt)
+    log = EpochLog(cell.folder, job["experiment"]["tracking"]["system_metrics"])
 
     def listen(event: Any) -> None:
         from acdis.training.events import EpochEnd
@@ -138,6 +141,8 @@ def run_alone(job: dict[str, Any], tell: Callable[[Any], None], device: str = "c
     except KeyboardInterrupt:
         attempt.update(status="stopped")
         raise
+    finally:
+        log.close()
 
 
 def _run(job: dict[str, Any], group: Any, heartbeat: Heartbeat, listener: Callable[[Any], None]) -> None:

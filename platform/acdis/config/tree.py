@@ -508,9 +508,30 @@ class Tracking(Config):
     uri: str | None = Field(
         None, description="MLflow server or store; none: $MLFLOW_TRACKING_URI, else SQLite in ACDIS_HOME"
     )
+    system_metrics: bool = Field(
+        False,
+        description="each epoch takes MLflow's system metrics with it (processors, memory, disk, network; "
+        "GPUs where nvidia-ml-py is installed), of the first worker's machine",
+    )
+    log_model: bool = Field(
+        False,
+        description="every cell becomes a model in MLflow (LoggedModel) when it is scored, as with "
+        "`export --log-model`; some half a minute each",
+    )
+    register_as: str | None = Field(
+        None,
+        pattern=r"^[^/:]{1,200}$",
+        description="with log_model: each is also a version of this name in MLflow's registry of models",
+    )
     experiment: str = Field(
         "acdis", min_length=1, max_length=200, description="name of the MLflow experiment"
     )
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Tracking:
+        if self.register_as and not self.log_model:
+            raise ValueError("register_as names a model that log_model=false does not log: set that too")
+        return self
 
 
 class Planning(Config):

@@ -66,14 +66,19 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(path) if sqlite and path.startswith("/") else None
 
 
+def quiet() -> None:
+    """Before MLflow is imported: no telemetry, and little patience; what the user has set stays."""
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+
+
 def open_store(uri: str) -> Any:
     """An `MlflowClient`, its SQLite store created if need be (1.5 s the first time).
 
     Several processes of ours may do it at once. The lock does not hold off others: open the store once
     before starting `mlflow server` on it.
     """
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
+    quiet()
     from mlflow import MlflowClient
 
     # Migrations of a new store announce themselves; nobody can do anything with that.

@@ -31,8 +31,11 @@ def job_of(experiment: Experiment, inputs: Inputs, base: Path, tags: dict[str, s
     """The experiment's cell, its folder made, with all that training it takes.
 
     Raises:
-        UserError: a parent has seen cases that are to be scored.
+        UserError: a parent has seen cases that are to be scored, or MLflow is missing for what it is to do.
     """
+    for name in ("system_metrics", "log_model"):
+        if getattr(experiment.tracking, name):
+            extras.need("tracking", f"tracking.{name}")
     _refuse_seen(experiment, inputs, base)
     name = cells.cell_name(experiment, inputs.fingerprint, methods.version(experiment.method.name))
     cell = cells.create(

@@ -16,6 +16,7 @@ from acdis.errors import UserError
 from acdis.evaluation import floor_files
 from acdis.tracking.runs import RunTracker
 from acdis.workflow import publish
+from acdis.workflow.logged_models import export_and_log
 
 #: Seconds that a start or a failure waits for a tracking server that is away, and the end of a run.
 BEFORE_SECONDS, AFTER_SECONDS = 5.0, 30.0
@@ -59,12 +60,16 @@ def complete(job: Job, tags: dict[str, str], train: Callable[[], None], say: Say
         tracker.log_roles(cell.roles())  # a second spec may have taken the cell while it was trained
         publish.curves(tracker, cell)
         text = _published(tracker, job)
-        if (before.get("status"), before.get("evaluation")) != ("done", job.evaluation.name):
+        is_new = (before.get("status"), before.get("evaluation")) != ("done", job.evaluation.name)
+        if is_new:
             publish.workers(tracker, cell)
             publish.cost(tracker, cell)
             tracker.finish("FINISHED")
         run = tracker.run_id
     cell.update(status="done", evaluation=job.evaluation.name, run_id=run)
+    told = job.experiment.tracking
+    if told.log_model and is_new:
+        export_and_log(cell, job.tracking, told.register_as, say)
     if store and not store.push():
         say(f"scaling.storage: {store.address} does not have all of it; the same command sends the rest")
     return text
