@@ -22,9 +22,9 @@ from acdis.dashboard.settings import Settings, from_environment
 from acdis.dashboard.state import Site
 from acdis.data.inputs import Inputs
 from acdis.errors import UserError
-from acdis.evaluation import floor_files
+from acdis.evaluation import floor_files, incomplete
 from acdis.evaluation.floors import Thresholds, given
-from acdis.evaluation.records import read_parquet
+from acdis.evaluation.records import read_parquet, write_parquet
 from acdis.report import phrases, spec_outline, strata
 from acdis.report.facts import dump
 from acdis.tracking import default_uri
@@ -322,6 +322,26 @@ def test_kinds_of_cases(lab: Any, records_of: Any, levels: Any, reported: Any, t
     assert text == reported("md", strata=sites)
     assert "site A" in text
     assert "site A" not in lab.client().get("/acdis/table?spec=small").text
+
+
+def test_test_cases_that_lack_modalities(lab: Any, records_of: Any) -> None:
+    """Two cases with T1 and T2 alone, beside the scores of one cell of three; the page has them by row."""
+    cell = lab.cell("fast", 1)
+    (evaluation,) = cell.evaluations.iterdir()
+    own = [
+        replace(record, case=f"lacking {record.case}")
+        for record in records_of(0.5, 7)
+        if record.case in ("case0", "case1") and record.subset in ("T1", "T2", "T1_T2")
+    ]
+    write_parquet(evaluation / incomplete.FILE, own)
+    try:
+        page = lab.client().get("/acdis/table?spec=small").text
+    finally:
+        (evaluation / incomplete.FILE).unlink()
+    (body,) = re.findall(r'<tr data-of="Test cases that lack modalities">(.*?)</tr>', page)
+    line = re.findall(r"<td[^>]*>([^<]*)</td>", body)
+    means = [np.mean([100 * each.dice for each in own if each.region == region]) for region in REGIONS]
+    assert line == ["fast one", "T1 + T2", "2", "3", *(f"{mean:.2f}" for mean in means)]
 
 
 def test_the_server_reads_kinds_of_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

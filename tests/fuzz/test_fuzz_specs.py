@@ -303,11 +303,16 @@ def packed(room):
         for region in REGIONS
     ]
     write_parquet(room.data / "records.parquet", records)
+    t2 = [replace(record, case="case2") for record in records[:45] if record.subset == "T2"]
+    write_parquet(room.data / "incomplete.parquet", t2)
     facts = json.loads(bundle.dump([_facts()]))
     return {
         bundle.FACTS: {"format": bundle.FORMAT, "specs": facts},
         "cells/acdis-0123456789ab/evaluations/abcdef/records.parquet": (
             room.data / "records.parquet"
+        ).read_bytes(),
+        "cells/acdis-0123456789ab/evaluations/abcdef/incomplete.parquet": (
+            room.data / "incomplete.parquet"
         ).read_bytes(),
     }
 

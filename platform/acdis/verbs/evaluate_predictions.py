@@ -62,6 +62,8 @@ def evaluate_predictions(request: Request) -> None:
         if not inputs.test:
             raise UserError(f"{request.like}: has no test cases; give data.split.test")
         display.say(f"scoring {predicted.label} on {len(inputs.test)} cases")
+        if inputs.incomplete:
+            display.say(f"{len(inputs.incomplete)} more lack modalities and are left out")
         if subset is not None:
             display.say(_of_one_subset(predicted, subset, inputs.test, experiment.evaluation, display))
             return

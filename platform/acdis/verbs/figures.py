@@ -18,6 +18,7 @@ from acdis.report.facts import PHANTOM_WARNING
 from acdis.report.figures import DPI, FORMATS
 from acdis.terminal.progress import Display
 from acdis.tracking import check_store, without_mlflow
+from acdis.vocabulary import MODALITIES
 from acdis.workflow.jobs import tracking_of
 from acdis.workflow.life import opened
 
@@ -129,6 +130,10 @@ def _sight(cell: Cell, name: str, base: Path, display: Display) -> CaseView:
         raise UserError(f"{cell.name}: {name}: not found any more where data.root or data.phantoms say")
     threads = machine.processors()
     entry = prepare_cases(listed, [name], experiment.data, base, threads, display.count)[name]
+    if lacking := [modality for modality in MODALITIES if modality not in entry.modalities]:
+        raise UserError(
+            f"{name}: has no {' and no '.join(lacking)}, and figures show all four; name another with --case"
+        )
     return CaseView(cell, experiment, entry, listed.cases[name])
 
 

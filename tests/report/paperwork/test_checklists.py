@@ -304,6 +304,18 @@ def test_phantoms_are_no_patients(tmp_path: Path, paper: SimpleNamespace) -> Non
     assert "@misc{baid2021rsna" not in text
 
 
+def test_cases_that_lack_modalities_are_told(tmp_path: Path, paper: SimpleNamespace, kept: Study) -> None:
+    lacking = "data:\n  missing: {T1ce: 0.4, T2: 0.25, seed: 3}\n  incomplete: true"
+    rows = "\n".join(line for line in paper.spec.splitlines() if "mmanet" not in line)
+    study = paper.of_home(
+        paper.made(tmp_path, rows, experiment=paper.experiment.replace("data:", lacking), failed=False)
+    )
+    text = checklist.render(study, "midl")
+    assert "drawn by seed 3: T1ce 40 %, T2 25 %; every case keeps one at least" in text
+    assert "scored on the subsets that they have, apart from the means over 15 subsets" in text
+    assert "lack a modality altogether" not in checklist.render(kept, "midl")
+
+
 def test_words_of_a_spec_are_no_markup(tmp_path: Path, paper: SimpleNamespace) -> None:
     spec = paper.spec.replace("label: RFNet", 'label: "R|F <script>*x* `y`"')
     text = checklist.render(paper.of_home(paper.made(tmp_path, spec)), "claim")

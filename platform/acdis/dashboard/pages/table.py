@@ -15,7 +15,7 @@ from acdis.dashboard import views
 from acdis.dashboard.results import Result
 from acdis.dashboard.state import NotThereError, Site
 from acdis.errors import UserError
-from acdis.report import calibration, costs, floors, other_sources, phrases, strata, subsets_forms
+from acdis.report import calibration, costs, floors, other_sources, patterns, phrases, strata, subsets_forms
 from acdis.report.comparison import Comparison, Difference, Figures
 from acdis.report.facts import RowFacts, SpecFacts
 from acdis.report.formats import RENDERERS
@@ -160,6 +160,7 @@ def _context(site: Site, result: Result, chosen: Chosen) -> dict[str, Any]:
             section
             for section in (
                 strata.section(rows, labels, site.settings.groups),
+                patterns.section(rows, labels),
                 calibration.section(rows, labels),
             )
             if section and result.whole

@@ -328,4 +328,26 @@ def _missing(study: Study) -> list[str]:
         study.trained,
         lambda run: boxes[run.papers.experiment.evaluation.box] if run.papers.experiment else "",
     )
-    return [first, *boxes_used] if study.scored else boxes_used
+    used = [*boxes_used, *grouped(study.trained, _holes), *grouped(study.trained, _incomplete)]
+    return [first, *used] if study.scored else used
+
+
+def _holes(run: RowRun) -> str:
+    """`data.missing`, where it takes anything away."""
+    drawn = run.papers.experiment.data.missing if run.papers.experiment else None
+    rates = [f"{name} {100 * rate:g} %" for name, rate in drawn.rates().items() if rate] if drawn else []
+    if drawn is None or not rates:
+        return ""
+    return (
+        f"of the training cases these shares lack a modality altogether, drawn by seed {drawn.seed}: "
+        f"{', '.join(rates)}; every case keeps one at least, validation and test cases keep all"
+    )
+
+
+def _incomplete(run: RowRun) -> str:
+    if run.papers.experiment is None or not run.papers.experiment.data.incomplete:
+        return ""
+    return (
+        "cases whose files lack modalities take part in training; to be tested they are scored on the "
+        "subsets that they have, apart from the means over 15 subsets; none is validated on"
+    )
