@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
+from acdis import config
 from acdis.planning.cluster_file import of_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,3 +272,48 @@ def test_the_rayjob_is_our_cluster() -> None:
         for container in group["template"]["spec"]["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert "/dev/shm" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_a_job_without_kuberay_is_a_worker_of_the_rayjob() -> None:
+    """Image, storage and room are the same; what it runs are words that the command line understands."""
+    job, ray = _tree("deploy/job.yaml"), _tree("deploy/rayjob.yaml")["spec"]
+    pod = job["spec"]["template"]["spec"]
+    theirs = ray["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
+    assert pod["volumes"] == theirs["volumes"]
+    (mine,), (other,) = pod["containers"], theirs["containers"]
+    for key in ("image", "workingDir", "env", "resources", "volumeMounts"):
+        assert mine[key] == other[key]
+    assert pod["restartPolicy"] == "Never"
+    words = [*mine["command"], *mine["args"]]
+    assert words[:4] == ray["entrypoint"].split()[:4]
+    experiment = config.load(ROOT / words[3], words[4:])
+    assert (experiment.scaling.workers, experiment.scaling.gpu) == (1, True)
+
+
+@pytest.mark.parametrize("server", ["", "http://mlflow.example:5000"])
+def test_what_skypilot_runs(server: str, tmp_path: Path) -> None:
+    """Its `run`, by bash: one command with storage, and MLflow's server only where one is named."""
+    task = _tree("deploy/sky.yaml")
+    python = tmp_path / "acdis-env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$ACDIS_HOME" "${MLFLOW_TRACKING_URI-none}"\n')
+    python.chmod(0o755)
+    given = task["envs"] | {"DATA": "s3://b/brats", "STORAGE": "s3://b/acdis", "MLFLOW_TRACKING_URI": server}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("ACDIS_")}
+    done = subprocess.run(
+        ["bash", "-c", task["run"]],
+        env=kept | given | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    *words, home, uri = done.stdout.splitlines()
+    assert (home, uri) == (f"{tmp_path}/acdis-home", server or "none")
+    assert words[:3] == ["experiments/main.py", "train", "experiments/brats2020.yaml"]
+    splits = ("train", "validation", "test")
+    overrides = [*words[3:], f"data.root={tmp_path}", *(f"data.split.{part}={python}" for part in splits)]
+    experiment = config.load(ROOT / words[2], overrides)
+    assert experiment.scaling.storage == "s3://b/acdis"
+    assert (experiment.scaling.workers, experiment.scaling.gpu) == (1, True)
+    assert {"BRATS2020", "BRATS_SPLITS"} <= given.keys()
+    assert "--constraint constraints.txt '.[all]'" in task["setup"]
