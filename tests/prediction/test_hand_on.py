@@ -19,6 +19,7 @@ from acdis.data.prepared_case import Entry
 from acdis.data.preprocess import Box, Meta
 from acdis.data.scan import read
 from acdis.errors import UserError
+from acdis.evaluation.records import summarise
 from acdis.prediction import hand_on, program, tensors
 from acdis.prediction.model import open_model
 from acdis.prediction.predict import predict
@@ -39,7 +40,7 @@ def shared_cell(tmp_path_factory, make_cell):
 def once(shared_cell, tmp_path_factory):
     out = tmp_path_factory.mktemp("once") / "out"
     logging.disable(logging.DEBUG)  # torch.export tells pytest's capture of every node
-    hand_on.export(shared_cell, out, lambda summary: f"WT {summary['dice/WT/mean']:.2f}", "CC BY")
+    hand_on.export(shared_cell, out, lambda rows: f"WT {summarise(rows)['dice/WT/mean']:.2f}", "CC BY")
     logging.disable(logging.NOTSET)
     return out
 

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -19,6 +20,7 @@ from acdis.config import Tracking
 from acdis.data.inputs import Inputs
 from acdis.data.scan import read
 from acdis.errors import UserError
+from acdis.evaluation.records import read_parquet
 from acdis.prediction import program
 from acdis.prediction.model import open_model
 from acdis.prediction.predict import predict
@@ -213,3 +215,14 @@ def test_a_registered_name_needs_a_model():
     for wrong in ({"register_as": "a"}, {"log_model": True, "register_as": "a/b"}):
         with pytest.raises(ValueError, match="register_as"):
             Tracking(**wrong)
+
+
+@pytest.mark.parametrize(("convention", "words"), [(None, "(MONAI)"), ("pooled", "(medpy)")])
+def test_a_model_card_names_the_convention_of_hd95(make_cell, tmp_path, convention, words):
+    records = read_parquet(next(make_cell(tmp_path).evaluations.glob("*/records.parquet")))
+    assert "HD95" not in logged_models.card_table(records)
+    rows = [replace(row, hd95=3.0, hd95_convention=convention) for row in records]
+    rows[0] = replace(rows[0], hd95=373.13)
+    text = logged_models.card_table(rows)
+    assert f"{words}: both masks empty counts 0" in text
+    assert "penalties: WT 1, TC 0, ET 0 of 120 scores each." in text

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from acdis.config import Experiment, Split
 from acdis.data.patients import known as patients_of
 from acdis.data.schemes import CLASS_NAMES
 from acdis.errors import UserError
-from acdis.evaluation.records import read_parquet, write_parquet
+from acdis.evaluation.records import Record, read_parquet, write_parquet
 from acdis.prediction.model import CELL, WEIGHTS, open_model, records_of, scheme_of, spacing_of
 from acdis.prediction.output import try_folder
 from acdis.version import __version__
@@ -50,11 +50,11 @@ def hashed(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def export(cell: Cell, out: Path, table: Callable[[Mapping[str, Any]], str], licence: str) -> Path:
+def export(cell: Cell, out: Path, table: Callable[[Sequence[Record]], str], licence: str) -> Path:
     """Write the cell to a new or empty folder.
 
     Args:
-        table: the 15 × 3 table as Markdown, from a summary of records.
+        table: the 15 × 3 table as Markdown, from the records of its test cases.
         licence: of the weights and the data that they come from, for the card.
 
     Returns:
@@ -74,7 +74,7 @@ def export(cell: Cell, out: Path, table: Callable[[Mapping[str, Any]], str], lic
         raise
 
 
-def _fill(out: Path, cell: Cell, table: Callable[[Mapping[str, Any]], str], licence: str) -> Path:
+def _fill(out: Path, cell: Cell, table: Callable[[Sequence[Record]], str], licence: str) -> Path:
     from acdis.prediction import program, tensors
 
     model = open_model(cell, "cpu")
@@ -289,12 +289,11 @@ def metadata(cell: Cell, experiment: Experiment) -> dict[str, Any]:
 def card(
     cell: Cell,
     experiment: Experiment,
-    table: Callable[[Mapping[str, Any]], str],
+    table: Callable[[Sequence[Record]], str],
     licence: str,
     program: str,
 ) -> str:
     """The model card, Markdown; `program` is what is said of the `torch.export` program."""
-    from acdis.evaluation.records import summarise
     from acdis.evaluation.scores import from_records
 
     counts = {part: len(names) for part, names in cell.lineage().get("splits", {}).items()}
@@ -334,7 +333,7 @@ def card(
     return "\n".join(
         [
             *lines,
-            table(summarise(records)),
+            table(records),
             "## Where it fails",
             "",
             f"- Subsets with the lowest mean Dice, per cent: {', '.join(worst)}",

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from acdis.cells import Cell
 from acdis.errors import UserError
-from acdis.report import tables
+from acdis.evaluation.records import Record, read_parquet, summarise
+from acdis.evaluation.scores import from_records
+from acdis.report import phrases, tables
 from acdis.tracking import public
 from acdis.version import __version__
 
 
-def card_table(summary: Mapping[str, float]) -> str:
-    """The 15 subsets of a model card."""
-    return tables.markdown(summary, "Scores on its test cases", [])
+def card_table(records: Sequence[Record]) -> str:
+    """The 15 subsets of a model card; HD95 with its convention and penalties."""
+    scores = from_records(records)
+    notes = []
+    if scores.hd95 is not None:
+        counts = phrases.penalties(scores.penalties, len(scores.cases))
+        notes.append(f"{phrases.hd95_rule([scores.hd95_convention])[:-1]}; {counts}.")
+    return tables.markdown(summarise(records), "Scores on its test cases", notes)
 
 
 def log(cell: Cell, exported: Path, tracking: Mapping[str, str], register: str | None) -> list[str]:
@@ -28,7 +35,6 @@ def log(cell: Cell, exported: Path, tracking: Mapping[str, str], register: str |
     Raises:
         UserError: the store cannot be used, or refuses it.
     """
-    from acdis.evaluation.records import read_parquet, summarise
     from acdis.prediction.model import records_of
     from acdis.tracking.models import Data, log_model
 
