@@ -14,6 +14,7 @@ from acdis.evaluation import incomplete
 from acdis.evaluation.records import read_parquet
 from acdis.evaluation.scores import read_file
 from acdis.report import patterns
+from acdis.verbs.figures import FiguresRequest, figures
 from acdis.vocabulary import SUBSETS, subset_name
 
 SETTINGS = [
@@ -130,3 +131,9 @@ def test_a_mean_of_15_subsets_needs_whole_cases(trained, tmp_path):
     data = experiment.data.model_copy(update={"split": split})
     with pytest.raises(acdis.errors.UserError, match="all 1 cases to be scored lack modalities"):
         acdis.cases(experiment.model_copy(update={"data": data}))
+
+
+def test_figures_are_of_cases_that_have_all_four(trained):
+    _, cell, names, _ = trained
+    with pytest.raises(acdis.errors.UserError, match=f"{names[5]}: has no T1ce, and figures show all four"):
+        figures(FiguresRequest([cell.name], case=names[5], out=cell.folder / "figures"))

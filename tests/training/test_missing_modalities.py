@@ -10,6 +10,7 @@ import torch
 from acdis.data.cases import find
 from acdis.data.inputs import open_inputs
 from acdis.training import loop
+from acdis.training.group import Group
 from acdis.vocabulary import MODALITIES
 
 SPLIT = {"data.split.counts": [4, 1, 0]}
@@ -66,3 +67,24 @@ def test_a_training_with_holes_is_another_than_without(phantoms, small, train, t
         runs.append(train(experiment, tmp_path / f"run{number}", loop.Cases(inputs.train))[0])
     one, other = (run.method.state_dict() for run in runs)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_ranks_and_pieces_give_the_step_of_one_batch(
+    phantoms, small, all_losses, child, finish, tmp_path, accumulation
+):
+    """Whatever each of them holds: of four cases two have no T1ce, one no T1 and one no T2."""
+    changes = {"data.split.counts": [4, 0, 0], "data.missing": {"T1ce": 0.5, "T1": 0.25, "T2": 0.25}}
+    changes |= {"training.batch_size": 4, "data.crop": [12, 12, 12]}
+    one = small(changes, **all_losses)
+    spread = small({**changes, "scaling.workers": 2, "scaling.accumulation": accumulation}, **all_losses)
+    cases = loop.Cases(opened(one, phantoms, tmp_path / "base").train)
+    rest = {"cases": cases, "epoch": 3, "available": [(1, 0, 0, 0)] * 4, "dtype": torch.float64}
+    terms, expected = child.gradients(Group(), one, **rest)
+    results = finish(tmp_path / "ranks", [("gradients", {"experiment": spread, **rest})], world=2)
+    for ((_, found),) in results:
+        for name, gradient in expected.items():
+            largest = 1.0 if gradient is None else float(gradient.abs().max())
+            torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-10 * max(largest, 1e-6))
+    means = {name: sum(told[name] for ((told, _),) in results) / 2 for name in terms}
+    assert means == pytest.approx(terms, rel=1e-6)
