@@ -153,6 +153,7 @@ def test_no_field_is_forgotten() -> None:
         "data.phantoms",
         "data.split",
         *("data.files", "data.labels", "data.scheme", "data.patients"),  # count through the data fingerprint
+        *("data.missing", "data.incomplete"),  # too: of what each case has
         "data.augmentation",
         "data.percentiles",  # has a test of its own: none without another normalisation
         "method.options.afeb_budget",  # of the stand-ins alone, see below
