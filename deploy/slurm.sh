@@ -47,8 +47,9 @@ for _ in $(seq 120); do
   sleep 1
 done
 
-# The command runs on the first node, where MLflow is, and waits for the others.
-on "${hosts[0]}" env RAY_ADDRESS="$RAY_HEAD_IP:6379" ACDIS_HOSTS="${#hosts[@]}" \
+# The command runs here, on the first node, where MLflow is, and waits for the others. Not through srun: told to
+# end, srun kills what it has started, and nothing would stop in order.
+"${inside[@]}" env RAY_ADDRESS="$RAY_HEAD_IP:6379" ACDIS_HOSTS="${#hosts[@]}" \
   MLFLOW_TRACKING_URI="http://127.0.0.1:${ACDIS_MLFLOW_PORT:-5000}" \
   python experiments/main.py "$@" &
 command=$!

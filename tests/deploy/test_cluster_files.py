@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,9 @@ def test_in_an_image_all_of_slurms_script_runs_in_it(image: str, tmp_path: Path)
         "tools/sleep": "",
         "tools/hostname": 'echo "${INSIDE:-host}: hostname" >> "$LOG"; echo 127.0.0.1',
         "tools/ray": 'echo "${INSIDE:-host}: ray $*" >> "$LOG"',
-        "tools/python": 'echo "${INSIDE:-host}: python $*" >> "$LOG"; exit 7',
+        # Its end is the end of all: not before the others have said their line.
+        "tools/python": 'until [ "$(wc -l < "$LOG")" -ge 5 ]; do /bin/sleep 0.05; done; '
+        'echo "${INSIDE:-host}: python $*" >> "$LOG"; exit 7',
         "deploy/node.sh": 'echo "${INSIDE:-host}: node.sh $*" >> "$LOG"',
     }
     for name, text in stand_ins.items():
@@ -174,6 +177,41 @@ def test_in_an_image_all_of_slurms_script_runs_in_it(image: str, tmp_path: Path)
             "python experiments/main.py train tiny.yaml",
         )
     )
+
+
+def test_at_the_end_of_slurms_time_the_command_stops_in_order(tmp_path: Path) -> None:
+    """The batch script alone is told. srun, told to end, kills what it has started: so does this stand-in."""
+    log = tmp_path / "log"
+    stand_ins = {
+        "tools/scontrol": "echo a",
+        "tools/srun": 'while [[ "$1" == --* ]]; do shift; done; "$@" & trap "kill -KILL $!" TERM; wait; wait',
+        "tools/seq": "echo 1",
+        "tools/sleep": "",
+        "tools/hostname": "echo 127.0.0.1",
+        "tools/ray": "",
+        "tools/python": 'trap \'echo stopped >> "$LOG"; exit 5\' TERM; echo started >> "$LOG"; '
+        "while :; do /bin/sleep 0.05; done",
+        "deploy/node.sh": "",
+    }
+    for name, text in stand_ins.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = {"PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}", "HOME": str(tmp_path), "LOG": str(log)}
+    variables |= {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_NODELIST": "a"}
+    line = ["bash", str(ROOT / "deploy" / "slurm.sh"), "train", "tiny.yaml"]
+    job = subprocess.Popen(line, env=variables, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while not log.exists():
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        job.terminate()
+        assert job.wait(300) == 5
+    finally:
+        job.kill()
+    assert log.read_text().splitlines() == ["started", "stopped"]
 
 
 def test_no_secret_is_in_a_file() -> None:
