@@ -36,7 +36,7 @@ def experiment_of(name, label, parents):
     tree = {
         "data": {"spacing": 5.0, "min_size": 32, "crop": [32, 32, 32]},
         "method": {"name": name, "options": options, "parents": dict.fromkeys(parents, f"{name}-parent")},
-        "training": {"epochs": 3, "iterations": 2, "precision": "fp32", "learning_rate": 1e-3},
+        "training": {"epochs": 3, "iterations": 1, "precision": "fp32", "learning_rate": 1e-3},
         "evaluation": {"window": [32, 32, 32], "stride": [32, 32, 32]},
     }
     return methods.resolve(config.parse(tree, "test")), shared
