@@ -11,6 +11,7 @@ from acdis import home
 from acdis.config import Data, Phantoms
 from acdis.data import phantom
 from acdis.data.cases import Case, Note, Problem, find
+from acdis.data.problems import way_out
 from acdis.errors import UserError
 
 #: Called with what is being done, how much is done, and of how much.
@@ -68,7 +69,8 @@ def refused(dataset: FoundCases, problems: Sequence[str]) -> UserError:
     """What to raise where cases cannot be used by the names of their files alone."""
     bad = len({problem.case for problem in dataset.problems})
     return UserError(
-        f"{bad} of {len(dataset.names)} cases lack files or are there twice:\n  " + "\n  ".join(problems)
+        f"{bad} of {len(dataset.names)} cases lack files or are there twice{way_out(dataset.problems)}:\n  "
+        + "\n  ".join(problems)
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acdis.errors import shown
+from acdis.vocabulary import MODALITIES
 
 _EXAMPLES = 3
 _NUMBERS = re.compile(r"\d[\d.,]*")
@@ -37,6 +38,14 @@ class Note:
 
     def __str__(self) -> str:
         return shown(f"{self.case}: {self.text}")
+
+
+def way_out(problems: Iterable[Problem]) -> str:
+    """What to do where an image is missing because it was never taken; "" where none is."""
+    lacking = tuple(f"{modality} is missing" for modality in MODALITIES)
+    if not any(problem.reason.startswith(lacking) for problem in problems):
+        return ""
+    return "; scans that truly lack a modality take part with data.incomplete=true"
 
 
 def gathered(items: Iterable[Problem | Note]) -> list[str]:

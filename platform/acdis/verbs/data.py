@@ -12,7 +12,7 @@ from acdis.data import cases, lists, phantom, schemes, splits, strata
 from acdis.data.cases import CaseReport, Problem
 from acdis.data.found_cases import find_cases, refused
 from acdis.data.inputs import expanded, notes_of, prepare_cases
-from acdis.data.problems import gathered
+from acdis.data.problems import gathered, way_out
 from acdis.data.strata import Stratum
 from acdis.errors import UserError
 from acdis.files import write_text
@@ -56,6 +56,7 @@ def check(root: Path, path: Path | None, overrides: list[str]) -> None:
     if problems:
         raise UserError(
             f"{root}: {len(problems)} problems in {bad} cases, listed above; mend or remove these cases"
+            + way_out(problems)
         )
 
 
