@@ -39,6 +39,7 @@ SCRIPTS = (
     "curve",
     "agreement",
     "lesions",
+    "predict",
 )
 
 
@@ -356,6 +357,19 @@ def test_without_an_accelerator_nothing_is_measured(load, capsys) -> None:
         pytest.skip("there is an accelerator")
     load("gpu").main([])
     assert "nothing measured" in capsys.readouterr().out
+
+
+def test_predict_times_the_whole_and_the_network(benchmark: Run, tmp_path: Path) -> None:
+    file = tmp_path / "predict.json"
+    phantom.write(tmp_path / "cases", 1, seed=1, shape=(32, 32, 32), spacing=5.0)
+    (case,) = (tmp_path / "cases").glob("Phantom_*")
+    size = ("--width=4", "--window=32", "--stride=32")
+    text = benchmark("predict", str(case), "--given=FLAIR,T2", *size, f"--json={file}")
+    found = json.loads(file.read_text())
+    assert found["windows"] == 1
+    assert 0 < found["network_seconds"] < found["seconds"]
+    assert f"{found['seconds'] / found['network_seconds']:.2f} times the network's own" in text
+    assert found["peak_bytes"] > 10**8
 
 
 def test_consistency_compares_with_the_plain_way_and_the_sigmoid(benchmark: Run, tmp_path: Path) -> None:

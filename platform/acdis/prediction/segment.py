@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acdis import machine
 from acdis.config import PostProcessing
 from acdis.data.preprocess import (
     Meta,
@@ -30,6 +31,8 @@ from acdis.prediction.model import Model
 from acdis.vocabulary import MODALITIES, SUBSETS, Subset, subset_mask
 
 Progress = Callable[[int, int], None]
+#: Bytes of a round of windows on a CPU, where more is no faster: a patient takes less than 4 GB in all.
+_ROUND = 2**31
 _FLIPS = [axes for n in range(4) for axes in itertools.combinations((0, 1, 2), n)]
 
 
@@ -227,6 +230,7 @@ def _probabilities(
             masks,
             model.device,
             model.dtype,
+            min(_ROUND, machine.free() // 4) if model.device.type == "cpu" else None,
             progress=count,
             corner=corner,
             weights=evaluation.window_weights,

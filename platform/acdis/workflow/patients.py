@@ -19,7 +19,8 @@ from acdis.prediction.predict import NOT_CLINICAL, Options, Prediction, predict,
 from acdis.terminal.progress import Display
 from acdis.vocabulary import REGIONS
 
-#: Bytes that a worker may take: the network of base width 16 on a case of BraTS, measured, rounded up.
+#: Bytes that a worker may take. ACDIS of base width 16 took 2.8 GB on a case of BraTS
+#: (benchmarks/predict.py); other methods' windows may take a gigabyte more.
 _BYTES = 4 * 2**30
 #: Processors for each worker, where their number is not given.
 _PROCESSORS = 2
