@@ -30,12 +30,15 @@ demo: install  ## train the rows of Tables 2 and 3 on phantoms through a Ray job
 stop: install  ## end exactly what `make demo` started
 	@$(BIN)/python experiments/main.py down
 
-test: install  ## what every change must pass: all rooms, those on Ray beside the others
-	@echo "tests/cluster runs beside the others; what it says comes at the end"
+# About half of `make test`; those that start a Ray come last.
+BESIDE := tests/training tests/verbs tests/workflow tests/tracking tests/cluster
+
+test: install  ## what every change must pass: all rooms, in two processes side by side
+	@echo "beside what is shown run $(BESIDE); what they say comes at the end"
 	@# a shell starts what runs beside it with SIGINT ignored, and these tests press Ctrl-C
-	@env --default-signal=INT $(BIN)/python -m pytest -p no:cacheprovider tests/cluster > $(VENV)/cluster.log 2>&1 & cluster=$$!; \
-	env --default-signal=INT $(BIN)/python -m pytest --ignore tests/cluster --ignore tests/multihost; others=$$?; \
-	wait $$cluster; cluster=$$?; cat $(VENV)/cluster.log; exit $$((others || cluster))
+	@env --default-signal=INT $(BIN)/python -m pytest -p no:cacheprovider $(BESIDE) > $(VENV)/beside.log 2>&1 & beside=$$!; \
+	env --default-signal=INT $(BIN)/python -m pytest $(addprefix --ignore ,$(BESIDE) tests/multihost); others=$$?; \
+	wait $$beside; beside=$$?; cat $(VENV)/beside.log; exit $$((others || beside))
 
 test-cluster: install  ## kills and losses on a Ray; `ray up`, jobs and `ray down` on three hosts (network namespaces: root)
 	@env --default-signal=INT $(BIN)/python -m pytest -p no:cacheprovider -m "faults and not chaos" tests/cluster tests/verbs > $(VENV)/faults.log 2>&1 & faults=$$!; \
